@@ -1,0 +1,33 @@
+# rp_options: what every target of ours is compiled and linked with.
+add_library(rp_options INTERFACE)
+set(host_warnings -Wall -Wextra -Wshadow)
+target_compile_options(rp_options INTERFACE
+    $<$<COMPILE_LANGUAGE:C>:${host_warnings};-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
+    $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Werror>
+    $<$<COMPILE_LANGUAGE:C,CXX>:-fstack-protector-strong>)
+target_link_options(rp_options INTERFACE
+    $<$<NOT:$<LINK_LANGUAGE:CUDA>>:-Wl,-z,relro,-z,now>)
+target_compile_definitions(rp_options INTERFACE
+    $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<NOT:$<CONFIG:Debug>>,$<STREQUAL:${RP_SANITIZE},>>:_FORTIFY_SOURCE=2>)
+if(RP_SANITIZE)
+    target_compile_options(rp_options INTERFACE
+        $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${RP_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>)
+    target_link_options(rp_options INTERFACE -fsanitize=${RP_SANITIZE})
+endif()
+
+# rp_enabled(<out> <option value> <found> <name> <hint>): one rule for AUTO, ON and OFF.
+function(rp_enabled out value found name hint)
+    if(value STREQUAL "OFF")
+        set(result OFF)
+        message(STATUS "${name}: off (asked for)")
+    elseif(found)
+        set(result ON)
+        message(STATUS "${name}: on")
+    elseif(value STREQUAL "ON")
+        message(FATAL_ERROR "${name}: not found; ${hint}")
+    else()
+        set(result OFF)
+        message(STATUS "${name}: off (not found; ${hint})")
+    endif()
+    set(${out} ${result} PARENT_SCOPE)
+endfunction()
