@@ -1,15 +1,17 @@
-# rp_options: what every target of ours is compiled and linked with.
+# rp_options: what every target of ours is compiled and linked with. In C a variable may have the
+# name of its type (`error *error`), so only local shadowing is warned of.
 add_library(rp_options INTERFACE)
-set(host_warnings -Wall -Wextra -Wshadow)
+set(host_warnings -Wall -Wextra)
 target_compile_options(rp_options INTERFACE
-    $<$<COMPILE_LANGUAGE:C>:${host_warnings};-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
-    $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Werror>
+    $<$<COMPILE_LANGUAGE:C>:${host_warnings};$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
+    $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Wshadow;-Werror>
     $<$<COMPILE_LANGUAGE:C,CXX>:-fstack-protector-strong>)
 target_link_options(rp_options INTERFACE
     $<$<NOT:$<LINK_LANGUAGE:CUDA>>:-Wl,-z,relro,-z,now>)
-target_compile_definitions(rp_options INTERFACE
-    $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<NOT:$<CONFIG:Debug>>,$<STREQUAL:${RP_SANITIZE},>>:_FORTIFY_SOURCE=2>)
-if(RP_SANITIZE)
+if(NOT RP_SANITIZE)
+    target_compile_definitions(rp_options INTERFACE
+        $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<NOT:$<CONFIG:Debug>>>:_FORTIFY_SOURCE=2>)
+else()
     target_compile_options(rp_options INTERFACE
         $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${RP_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>)
     target_link_options(rp_options INTERFACE -fsanitize=${RP_SANITIZE})
