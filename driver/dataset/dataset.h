@@ -50,7 +50,7 @@ typedef struct dataset {
     int64_t train_windows, validation_windows, test_windows;
     int64_t purged_windows; /* left out at the cuts */
     int32_t train_last_date, test_first_date; /* of window ends */
-    scaler scaler;
+    struct scaler scaler;
 } dataset;
 
 void dataset_options_init(dataset_options *options);

@@ -1,0 +1,102 @@
+#include "report/baselines.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/window_run.h"
+
+const char *const baseline_key[BASELINE_COUNT] = {
+    "zero",           "train_mean",   "ticker_mean", "last_return", "minus_last_return",
+    "ridge_last_row", "ridge_window",
+};
+
+const char *const baseline_label[BASELINE_COUNT] = {
+    "Zero",
+    "Train mean",
+    "Mean of the ticker",
+    "Last return",
+    "Minus last return",
+    "Ridge on the last row",
+    "Ridge on the window",
+};
+
+static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date, error *error) {
+    size_t tickers = (size_t)dataset->market->count;
+    int64_t *windows = calloc(tickers + 1, sizeof *windows);
+    out->ticker_mean = calloc(tickers + 1, sizeof *out->ticker_mean);
+    if (!windows || !out->ticker_mean) {
+        free(windows);
+        return error_set(error, "out of memory for the means of %zu tickers", tickers);
+    }
+    double sum = 0;
+    int64_t count = 0;
+    for (window_run run = {0}; window_run_next(&run, dataset, INT32_MIN, last_date);) {
+        int32_t ticker = dataset->row_ticker[run.first];
+        for (int64_t row = run.first; row <= run.last; row++) {
+            out->ticker_mean[ticker] += dataset->returns[row];
+            sum += dataset->returns[row];
+        }
+        windows[ticker] += run.last - run.first + 1;
+        count += run.last - run.first + 1;
+    }
+    out->train_mean = count > 0 ? sum / (double)count : 0;
+    for (size_t ticker = 0; ticker < tickers; ticker++) {
+        out->ticker_mean[ticker] = windows[ticker] > 0
+                                       ? out->ticker_mean[ticker] / (double)windows[ticker]
+                                       : out->train_mean;
+    }
+    free(windows);
+    return true;
+}
+
+bool baselines_fit(baselines *out, const dataset *dataset, int32_t train_last_date, error *error) {
+    memset(out, 0, sizeof *out);
+    int32_t steps = dataset->options.time_steps;
+    bool ok = fit_means(out, dataset, train_last_date, error) &&
+              ridge_fit(&out->last_row, dataset, 1, train_last_date, error) &&
+              ridge_fit(&out->window, dataset, steps, train_last_date, error);
+    if (!ok) {
+        baselines_free(out);
+    }
+    return ok;
+}
+
+void baselines_free(baselines *baselines) {
+    free(baselines->ticker_mean);
+    baselines->ticker_mean = NULL;
+}
+
+/* p[t]/p[t-1] - 1: the label of the row before. */
+static double last_return(const dataset *dataset, int64_t row) {
+    bool same = row > 0 && dataset->row_ticker[row - 1] == dataset->row_ticker[row];
+    return same ? dataset->returns[row - 1] : 0;
+}
+
+static double forecast_row(const baselines *b, baseline which, const dataset *dataset,
+                           int64_t row) {
+    switch (which) {
+    case BASELINE_TRAIN_MEAN:
+        return b->train_mean;
+    case BASELINE_TICKER_MEAN:
+        return b->ticker_mean[dataset->row_ticker[row]];
+    case BASELINE_LAST_RETURN:
+        return last_return(dataset, row);
+    case BASELINE_MINUS_LAST_RETURN:
+        return -last_return(dataset, row);
+    case BASELINE_RIDGE_LAST_ROW:
+        return ridge_forecast(&b->last_row, dataset, row);
+    case BASELINE_RIDGE_WINDOW:
+        return ridge_forecast(&b->window, dataset, row);
+    case BASELINE_ZERO:
+    case BASELINE_COUNT:
+        break;
+    }
+    return 0;
+}
+
+void baselines_forecast(double *forecast, const baselines *baselines, baseline which,
+                        const dataset *dataset, const panel *panel) {
+    for (int64_t i = 0; i < panel->rows; i++) {
+        forecast[i] = forecast_row(baselines, which, dataset, panel->window_end[i]);
+    }
+}

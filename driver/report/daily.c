@@ -1,0 +1,202 @@
+#include "report/daily.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/portfolio.h"
+#include "report/series.h"
+
+enum { COLUMNS = 13, NEWEY_WEST_LAGS = 5, TRADING_DAYS = 252 };
+
+static bool varies(const double *values, int64_t count) {
+    for (int64_t i = 1; i < count; i++) {
+        if (values[i] != values[0]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Pearson correlation of x and y [count]; NaN when one of them is constant. */
+static double correlation(const double *x, const double *y, int64_t count) {
+    if (!varies(x, count) || !varies(y, count)) {
+        return NAN;
+    }
+    double mean_x = series_mean(x, count), mean_y = series_mean(y, count);
+    double xx = 0, yy = 0, xy = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double dx = x[i] - mean_x, dy = y[i] - mean_y;
+        xx += dx * dx;
+        yy += dy * dy;
+        xy += dx * dy;
+    }
+    return xy / sqrt(xx * yy);
+}
+
+static double rank_correlation(const float *x, const float *y, int64_t count) {
+    double middle = (double)(count + 1) / 2, xx = 0, yy = 0, xy = 0; /* ranks have this mean */
+    for (int64_t i = 0; i < count; i++) {
+        double dx = x[i] - middle, dy = y[i] - middle;
+        xx += dx * dx;
+        yy += dy * dy;
+        xy += dx * dy;
+    }
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : NAN;
+}
+
+/* Sums over one day's rows. */
+static void measure_errors(daily *out, int64_t day, const double *actual, const double *forecast,
+                           int64_t count, double train_mean) {
+    out->rows[day] = (double)count;
+    for (int64_t i = 0; i < count; i++) {
+        double error = actual[i] - forecast[i], about = actual[i] - train_mean;
+        out->squared_error[day] += error * error;
+        out->absolute_error[day] += fabs(error);
+        out->squared_return[day] += actual[i] * actual[i];
+        out->squared_about_mean[day] += about * about;
+        out->right[day] += (forecast[i] > 0) == (actual[i] > 0);
+        out->up[day] += actual[i] > 0;
+    }
+}
+
+static double mean_of_known(const double *values, int64_t count) {
+    double sum = 0;
+    int64_t known = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (isfinite(values[i])) {
+            sum += values[i];
+            known++;
+        }
+    }
+    return known > 0 ? sum / (double)known : NAN;
+}
+
+static bool allocate(daily *out, int64_t days, error *error) {
+    *out = (daily){.days = days, .constant_zero = true};
+    out->columns = calloc((size_t)days * COLUMNS + 1, sizeof *out->columns);
+    if (!out->columns) {
+        return error_set(error, "out of memory for %lld days of the report", (long long)days);
+    }
+    double **column[COLUMNS] = {&out->rows,
+                                &out->squared_error,
+                                &out->absolute_error,
+                                &out->squared_return,
+                                &out->squared_about_mean,
+                                &out->right,
+                                &out->up,
+                                &out->ic,
+                                &out->rank_ic,
+                                &out->gross,
+                                &out->net,
+                                &out->turnover,
+                                &out->equal_weight};
+    for (int i = 0; i < COLUMNS; i++) {
+        *column[i] = out->columns + i * days;
+    }
+    return true;
+}
+
+void daily_free(daily *daily) {
+    free(daily->columns);
+    memset(daily, 0, sizeof *daily);
+}
+
+bool daily_measure(daily *out, const panel *panel, const double *forecast, double train_mean,
+                   error *error) {
+    int64_t widest = panel_widest_day(panel);
+    ranked *order = malloc((size_t)(widest + 1) * sizeof *order);
+    float *ranks = malloc((size_t)(widest + 1) * sizeof *ranks);
+    bool ok = order && ranks && allocate(out, panel->days, error);
+    if (!order || !ranks) {
+        error_set(error, "out of memory for ranking %lld forecasts", (long long)widest);
+    }
+    portfolio held = {.count = 0};
+    for (int64_t day = 0; ok && day < panel->days; day++) {
+        int64_t first = panel->day_first[day], count = panel->day_first[day + 1] - first;
+        measure_errors(out, day, panel->actual + first, forecast + first, count, train_mean);
+        for (int64_t i = first; i < first + count; i++) {
+            out->constant_zero = out->constant_zero && forecast[i] == 0;
+        }
+        rank_sort(order, forecast + first, count);
+        rank_assign(ranks, order, count);
+        out->ic[day] = correlation(forecast + first, panel->actual + first, count);
+        out->rank_ic[day] = rank_correlation(ranks, panel->actual_rank + first, count);
+        portfolio_day traded = portfolio_rebalance(&held, order, panel->ticker + first,
+                                                   panel->tradeable + first, count);
+        out->gross[day] = traded.gross;
+        out->turnover[day] = traded.turnover;
+        out->net[day] = traded.gross - PORTFOLIO_COST * traded.turnover;
+        out->equal_weight[day] = mean_of_known(panel->tradeable + first, count);
+    }
+    free(order);
+    free(ranks);
+    return ok;
+}
+
+/* Sum of a column over the listed days. */
+static double total(const double *column, const int32_t *day_index, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += column[day_index ? day_index[i] : i];
+    }
+    return sum;
+}
+
+/* Mean and sample standard deviation of a column over the listed days where it is known. */
+static moments column_moments(const double *column, const int32_t *day_index, int64_t count) {
+    moments m = {0};
+    for (int64_t i = 0; i < count; i++) {
+        moments_add(&m, column[day_index ? day_index[i] : i]);
+    }
+    return m;
+}
+
+/* Days are the clusters: sqrt(G/(G-1) sum_day (sum of the day's residuals)^2) / rows. */
+static double direction_error(const daily *d, double share, double rows) {
+    double sum = 0;
+    for (int64_t day = 0; day < d->days; day++) {
+        double residual = d->right[day] - share * d->rows[day];
+        sum += residual * residual;
+    }
+    double clusters = (double)d->days;
+    return clusters > 1 ? sqrt(sum * clusters / (clusters - 1)) / rows : NAN;
+}
+
+void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, int64_t count) {
+    double *v = out->value;
+    double rows = total(d->rows, day_index, count);
+    double squared_error = total(d->squared_error, day_index, count);
+    v[STATISTIC_MSE] = squared_error / rows;
+    v[STATISTIC_MAE] = total(d->absolute_error, day_index, count) / rows;
+    v[STATISTIC_R2_ZERO] = 1 - squared_error / total(d->squared_return, day_index, count);
+    v[STATISTIC_R2_TRAIN_MEAN] = 1 - squared_error / total(d->squared_about_mean, day_index, count);
+    double share = total(d->right, day_index, count) / rows;
+    v[STATISTIC_DIRECTION] = d->constant_zero ? NAN : share;
+    v[STATISTIC_BASE_RATE] = total(d->up, day_index, count) / rows;
+
+    moments ic = column_moments(d->ic, day_index, count);
+    moments rank_ic = column_moments(d->rank_ic, day_index, count);
+    moments gross = column_moments(d->gross, day_index, count);
+    moments net = column_moments(d->net, day_index, count);
+    v[STATISTIC_IC] = moments_mean(&ic);
+    v[STATISTIC_ICIR] = moments_mean(&ic) / moments_deviation(&ic);
+    v[STATISTIC_RANK_IC] = moments_mean(&rank_ic);
+    v[STATISTIC_RANK_ICIR] = moments_mean(&rank_ic) / moments_deviation(&rank_ic);
+    moments turnover = column_moments(d->turnover, day_index, count);
+    bool trades = moments_mean(&turnover) > 0;
+    v[STATISTIC_RETURN_GROSS] = trades ? moments_mean(&gross) : NAN;
+    v[STATISTIC_RETURN_NET] = trades ? moments_mean(&net) : NAN;
+    v[STATISTIC_SHARPE_GROSS] =
+        moments_mean(&gross) / moments_deviation(&gross) * sqrt(TRADING_DAYS);
+    v[STATISTIC_SHARPE_NET] = moments_mean(&net) / moments_deviation(&net) * sqrt(TRADING_DAYS);
+    v[STATISTIC_TURNOVER] = moments_mean(&turnover);
+
+    bool whole = day_index == NULL;
+    v[STATISTIC_DIRECTION_SE] = whole && !d->constant_zero ? direction_error(d, share, rows) : NAN;
+    v[STATISTIC_IC_T] = whole ? series_newey_west_t(d->ic, d->days, NEWEY_WEST_LAGS) : NAN;
+    v[STATISTIC_RANK_IC_T] =
+        whole ? series_newey_west_t(d->rank_ic, d->days, NEWEY_WEST_LAGS) : NAN;
+    v[STATISTIC_DRAWDOWN_GROSS] = whole && trades ? series_drawdown(d->gross, d->days) : NAN;
+    v[STATISTIC_DRAWDOWN_NET] = whole && trades ? series_drawdown(d->net, d->days) : NAN;
+}

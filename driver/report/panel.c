@@ -1,0 +1,127 @@
+#include "report/panel.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataset/dataset.h"
+#include "report/rank.h"
+#include "report/window_run.h"
+
+static bool allocate(panel *out, int64_t rows, int64_t days, error *error) {
+    *out = (panel){.rows = rows, .days = days};
+    size_t n = (size_t)rows;
+    out->day_first = calloc((size_t)days + 1, sizeof *out->day_first);
+    out->day_date = calloc((size_t)days + 1, sizeof *out->day_date);
+    out->ticker = calloc(n + 1, sizeof *out->ticker);
+    out->window_end = calloc(n + 1, sizeof *out->window_end);
+    out->actual = calloc(n + 1, sizeof *out->actual);
+    out->tradeable = calloc(n + 1, sizeof *out->tradeable);
+    out->volatility = calloc(n + 1, sizeof *out->volatility);
+    out->actual_rank = calloc(n + 1, sizeof *out->actual_rank);
+    if (!out->day_first || !out->day_date || !out->ticker || !out->window_end || !out->actual ||
+        !out->tradeable || !out->volatility || !out->actual_rank) {
+        panel_free(out);
+        return error_set(error, "out of memory for %lld rows of the report", (long long)rows);
+    }
+    return true;
+}
+
+void panel_free(panel *panel) {
+    free(panel->day_first);
+    free(panel->day_date);
+    free(panel->ticker);
+    free(panel->window_end);
+    free(panel->actual);
+    free(panel->tradeable);
+    free(panel->volatility);
+    free(panel->actual_rank);
+    memset(panel, 0, sizeof *panel);
+}
+
+static bool rank_actual(panel *out, error *error) {
+    int64_t widest = panel_widest_day(out);
+    ranked *order = malloc((size_t)(widest + 1) * sizeof *order);
+    if (!order) {
+        return error_set(error, "out of memory for ranking %lld rows", (long long)widest);
+    }
+    for (int64_t day = 0; day < out->days; day++) {
+        int64_t first = out->day_first[day], count = out->day_first[day + 1] - first;
+        rank_sort(order, out->actual + first, count);
+        rank_assign(out->actual_rank + first, order, count);
+    }
+    free(order);
+    return true;
+}
+
+/* A counting sort by date: the data set's rows are in ticker order, so each day's are too.
+ * next [last-first+2]: rows of each date on entry, used up as each date's next free row. */
+static bool fill(panel *out, int64_t *next, const dataset *dataset, int32_t first, int32_t last,
+                 error *error) {
+    int64_t days = 0, rows = 0;
+    for (int32_t i = 0; i <= last - first; i++) {
+        days += next[i] > 0;
+        rows += next[i];
+    }
+    if (!allocate(out, rows, days, error)) {
+        return false;
+    }
+    for (int64_t i = 0, day = 0, row = 0; i <= last - first; i++) {
+        int64_t here = next[i];
+        next[i] = row;
+        if (here > 0) {
+            out->day_date[day] = first + (int32_t)i;
+            row += here;
+            out->day_first[++day] = row;
+        }
+    }
+    for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
+        for (int64_t source = run.first; source <= run.last; source++) {
+            int64_t row = next[dataset->row_date[source] - first]++;
+            out->ticker[row] = dataset->row_ticker[source];
+            out->window_end[row] = (int32_t)source;
+            out->actual[row] = dataset->returns[source];
+            out->tradeable[row] = dataset->tradeable[source];
+            out->volatility[row] = window_volatility(dataset, source);
+        }
+    }
+    return true;
+}
+
+int64_t panel_widest_day(const panel *panel) {
+    int64_t widest = 0;
+    for (int64_t day = 0; day < panel->days; day++) {
+        int64_t count = panel->day_first[day + 1] - panel->day_first[day];
+        widest = count > widest ? count : widest;
+    }
+    return widest;
+}
+
+bool panel_select(panel *out, const dataset *dataset, int32_t first_date, int32_t last_date,
+                  error *error) {
+    int32_t first = INT32_MAX, last = INT32_MIN; /* the dates that occur */
+    for (window_run run = {0}; window_run_next(&run, dataset, first_date, last_date);) {
+        int32_t from = dataset->row_date[run.first], to = dataset->row_date[run.last];
+        first = from < first ? from : first;
+        last = to > last ? to : last;
+    }
+    if (first > last) {
+        return allocate(out, 0, 0, error);
+    }
+    int64_t *next = calloc((size_t)(last - first) + 1, sizeof *next);
+    if (!next) {
+        return error_set(error, "out of memory for the days of the report");
+    }
+    for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
+        for (int64_t row = run.first; row <= run.last; row++) {
+            next[dataset->row_date[row] - first]++;
+        }
+    }
+    bool ok = fill(out, next, dataset, first, last, error);
+    free(next);
+    if (ok && !rank_actual(out, error)) {
+        panel_free(out);
+        ok = false;
+    }
+    return ok;
+}

@@ -1,0 +1,18 @@
+/* Ranks within one day. */
+#ifndef REPORT_RANK_H
+#define REPORT_RANK_H
+
+#include <stdint.h>
+
+typedef struct ranked {
+    double value;
+    int32_t index; /* position before sorting */
+} ranked;
+
+/* order [count]: the values with their positions, smallest first; equal values by position. */
+void rank_sort(ranked *order, const double *values, int64_t count);
+
+/* ranks [count] of a sorted order, from 1; equal values share the mean of their ranks. */
+void rank_assign(float *ranks, const ranked *order, int64_t count);
+
+#endif

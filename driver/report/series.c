@@ -1,0 +1,82 @@
+#include "report/series.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+void moments_add(moments *m, double value) {
+    if (!isnan(value)) {
+        double delta = value - m->mean;
+        m->count++;
+        m->mean += delta / (double)m->count;
+        m->squares += delta * (value - m->mean);
+    }
+}
+
+double moments_mean(const moments *m) {
+    return m->count > 0 ? m->mean : NAN;
+}
+
+double moments_deviation(const moments *m) {
+    return m->count > 1 && m->squares > 0 ? sqrt(m->squares / (double)(m->count - 1)) : NAN;
+}
+
+double series_mean(const double *values, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        sum += values[i];
+    }
+    return count > 0 ? sum / (double)count : NAN;
+}
+
+static int compare(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+double series_quantile(double *values, int64_t count, double probability) {
+    if (count == 0) {
+        return NAN;
+    }
+    qsort(values, (size_t)count, sizeof *values, compare);
+    double position = probability * (double)(count - 1);
+    int64_t below = (int64_t)position;
+    int64_t above = below + 1 < count ? below + 1 : below;
+    return values[below] + (position - (double)below) * (values[above] - values[below]);
+}
+
+double series_newey_west_t(const double *values, int64_t count, int lags) {
+    double *known = malloc((size_t)(count + 1) * sizeof *known);
+    if (!known) {
+        return NAN;
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isnan(values[i])) {
+            known[n++] = values[i];
+        }
+    }
+    double mean = series_mean(known, n), variance = 0;
+    for (int lag = 0; lag <= lags; lag++) {
+        double covariance = 0;
+        for (int64_t t = lag; t < n; t++) {
+            covariance += (known[t] - mean) * (known[t - lag] - mean);
+        }
+        double weight = lag == 0 ? 1 : 2 * (1 - lag / (lags + 1.0));
+        variance += weight * covariance / (double)n;
+    }
+    free(known);
+    return n > 1 && variance > 0 ? mean / sqrt(variance / (double)n) : NAN;
+}
+
+double series_drawdown(const double *returns, int64_t count) {
+    double value = 1, peak = 1, worst = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (!isnan(returns[i])) {
+            value *= 1 + returns[i];
+            peak = value > peak ? value : peak;
+            double fall = 1 - value / peak;
+            worst = fall > worst ? fall : worst;
+        }
+    }
+    return worst;
+}

@@ -1,0 +1,144 @@
+#include "report/verdict.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "report/baselines.h"
+#include "report/series.h"
+
+static const alarm alarm_limits[VERDICT_ALARMS] = {
+    {.statistic = STATISTIC_R2_ZERO, .limit = 0.01},
+    {.statistic = STATISTIC_DIRECTION, .limit = 0.54},
+    {.statistic = STATISTIC_IC, .limit = 0.05},
+    {.statistic = STATISTIC_SHARPE_NET, .limit = 2.0},
+};
+
+const char *verdict_kind_name(verdict_kind kind) {
+    static const char *const names[] = {"no skill", "ranking skill", "skill"};
+    return names[kind];
+}
+
+static double magnitude(const alarm *alarm, double value) {
+    return alarm->statistic == STATISTIC_IC ? fabs(value) : value;
+}
+
+/* Any model may raise an alarm, not only the first. */
+static void check_alarms(verdict *out, const verdict_evidence *e) {
+    memcpy(out->alarms, alarm_limits, sizeof alarm_limits);
+    for (int i = 0; i < VERDICT_ALARMS; i++) {
+        alarm *alarm = &out->alarms[i];
+        alarm->value = NAN;
+        for (int32_t m = 0; m < e->model_count; m++) {
+            double value = e->models[m].value[alarm->statistic];
+            if (isnan(alarm->value) || magnitude(alarm, value) > magnitude(alarm, alarm->value)) {
+                alarm->value = value;
+            }
+        }
+        alarm->raised = magnitude(alarm, alarm->value) > alarm->limit;
+        out->leakage = out->leakage || alarm->raised;
+    }
+}
+
+static moments over_models(const verdict_evidence *e, statistic which) {
+    moments m = {0};
+    for (int32_t i = 0; i < e->model_count; i++) {
+        moments_add(&m, e->models[i].value[which]);
+    }
+    return m;
+}
+
+/* Skill needs the interval above zero against both plain forecasts, and seeds that agree. */
+static verdict_kind judge(const verdict_evidence *e) {
+    moments r2 = over_models(e, STATISTIC_R2_ZERO), ic = over_models(e, STATISTIC_RANK_IC);
+    if (e->intervals->value[STATISTIC_R2_ZERO].low > 0 &&
+        e->intervals->value[STATISTIC_R2_TRAIN_MEAN].low > 0 && moments_mean(&r2) > 0) {
+        return VERDICT_SKILL;
+    }
+    if (e->model->value[STATISTIC_RANK_IC_T] > VERDICT_RANKING_T &&
+        e->model->value[STATISTIC_IC_T] > VERDICT_RANKING_T && moments_mean(&ic) > 0) {
+        return VERDICT_RANKING;
+    }
+    return VERDICT_NO_SKILL;
+}
+
+static baseline best_baseline(const verdict_evidence *e) {
+    baseline best = BASELINE_ZERO;
+    for (int b = 0; b < BASELINE_COUNT; b++) {
+        if (e->baselines[b].value[STATISTIC_MSE] < e->baselines[best].value[STATISTIC_MSE]) {
+            best = (baseline)b;
+        }
+    }
+    return best;
+}
+
+/* "R2 is -0.49% [-1.10%, +0.12%]", and the seeds' mean and deviation when there are several. */
+static void write_r2(char *out, size_t size, const verdict_evidence *e) {
+    interval r2 = e->intervals->value[STATISTIC_R2_ZERO];
+    int used = snprintf(out, size, "R2 is %+.2f%% [%+.2f%%, %+.2f%%]",
+                        100 * e->model->value[STATISTIC_R2_ZERO], 100 * r2.low, 100 * r2.high);
+    if (e->model_count > 1 && used > 0 && (size_t)used < size) {
+        moments seeds = over_models(e, STATISTIC_R2_ZERO);
+        snprintf(out + used, size - (size_t)used, ", over %d seeds %+.2f%% +- %.2f%%",
+                 e->model_count, 100 * moments_mean(&seeds), 100 * moments_deviation(&seeds));
+    }
+}
+
+static void write_alarms(char *out, size_t size, const verdict *v) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < VERDICT_ALARMS && used < size; i++) {
+        const alarm *alarm = &v->alarms[i];
+        if (alarm->raised) {
+            bool percent = statistic_table[alarm->statistic].unit == UNIT_PERCENT;
+            double scale = percent ? 100 : 1;
+            int written = snprintf(out + used, size - used, "%s%s %.*f%s > %g%s",
+                                   used > 0 ? ", " : "", statistic_table[alarm->statistic].label,
+                                   percent ? 1 : 3, magnitude(alarm, alarm->value) * scale,
+                                   percent ? "%" : "", alarm->limit * scale, percent ? "%" : "");
+            used += written > 0 ? (size_t)written : 0;
+        }
+    }
+}
+
+static void write_sentence(verdict *out, const verdict_evidence *e) {
+    char r2[160], alarms[256];
+    write_r2(r2, sizeof r2, e);
+    write_alarms(alarms, sizeof alarms, out);
+    char *to = out->sentence;
+    size_t size = sizeof out->sentence;
+    if (out->leakage) {
+        snprintf(to, size,
+                 "Possible leakage: %s is too good to be true for daily returns; find out why "
+                 "before you believe that the LSTM's %s.",
+                 alarms, r2);
+    } else if (out->kind == VERDICT_SKILL) {
+        snprintf(to, size, "Skill: the LSTM's errors are smaller than the zero forecast's; its %s.",
+                 r2);
+    } else if (out->kind == VERDICT_RANKING) {
+        snprintf(
+            to, size,
+            "Skill in ranking only: the mean daily IC is %+.3f (t %.1f), but the zero forecast "
+            "is as good in squared error; the LSTM's %s.",
+            e->model->value[STATISTIC_IC], e->model->value[STATISTIC_IC_T], r2);
+    } else {
+        bool worse = e->intervals->value[STATISTIC_R2_ZERO].high < 0;
+        snprintf(to, size, "No skill: the zero forecast is %s; the LSTM's %s.",
+                 worse ? "better" : "as good", r2);
+    }
+}
+
+void verdict_reach(verdict *out, const verdict_evidence *evidence) {
+    memset(out, 0, sizeof *out);
+    check_alarms(out, evidence);
+    out->kind = judge(evidence);
+    write_sentence(out, evidence);
+    baseline best = best_baseline(evidence);
+    double theirs = evidence->baselines[best].value[STATISTIC_R2_ZERO];
+    bool wins =
+        evidence->baselines[best].value[STATISTIC_MSE] <= evidence->model->value[STATISTIC_MSE];
+    snprintf(out->comparison, sizeof out->comparison,
+             "%s: %s (R2 %+.2f%% against the LSTM's %+.2f%%).",
+             wins ? "A baseline wins" : "The LSTM beats every baseline; the best of them",
+             baseline_label[best], 100 * theirs, 100 * evidence->model->value[STATISTIC_R2_ZERO]);
+}

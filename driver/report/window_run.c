@@ -1,0 +1,34 @@
+#include "report/window_run.h"
+
+#include <math.h>
+
+enum { FEATURE_VOL20 = 1 };
+
+/* Enough rows of the same ticker, a known return, a date in range. */
+static bool ends_window(const dataset *dataset, int64_t row, int32_t first_date,
+                        int32_t last_date) {
+    int64_t start = row - (dataset->options.time_steps - 1);
+    return dataset->row_date[row] >= first_date && dataset->row_date[row] <= last_date &&
+           start >= 0 && dataset->row_ticker[start] == dataset->row_ticker[row] &&
+           isfinite(dataset->returns[row]);
+}
+
+bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date,
+                     int32_t last_date) {
+    int64_t row = run->next;
+    while (row < dataset->rows && !ends_window(dataset, row, first_date, last_date)) {
+        row++;
+    }
+    run->first = row;
+    while (row < dataset->rows && dataset->row_ticker[row] == dataset->row_ticker[run->first] &&
+           ends_window(dataset, row, first_date, last_date)) {
+        row++;
+    }
+    run->last = row - 1;
+    run->next = row;
+    return run->first <= run->last;
+}
+
+double window_volatility(const dataset *dataset, int64_t row) {
+    return dataset->raw[row * DATASET_FEATURES + FEATURE_VOL20];
+}
