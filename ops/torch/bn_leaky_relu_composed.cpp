@@ -1,0 +1,81 @@
+#include "bn_leaky_relu_composed.h"
+
+#include <ATen/AccumulateType.h>
+#include <ATen/Context.h>
+#include <ATen/OpMathType.h>
+#include <ATen/ops/_batch_norm_impl_index.h>
+#include <ATen/ops/batch_norm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/leaky_relu.h>
+#include <ATen/ops/leaky_relu_backward.h>
+#include <ATen/ops/native_batch_norm.h>
+#include <ATen/ops/native_batch_norm_backward.h>
+
+#include <atomic>
+
+namespace rp_ops {
+namespace {
+
+std::atomic<bool> cudnn_allowed{false};
+
+// In training the running statistics must not move a second time; but their type counts.
+OptionalTensor scratch_copy(const OptionalTensor &statistic, bool training) {
+    const bool given = statistic.has_value() && statistic->defined();
+    return training && given ? OptionalTensor(statistic->detach().clone()) : statistic;
+}
+
+} // namespace
+
+bool set_allow_cudnn(bool allow) {
+    return cudnn_allowed.exchange(allow);
+}
+
+bool allow_cudnn() {
+    return cudnn_allowed.load();
+}
+
+ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &weight,
+                               const OptionalTensor &bias, const OptionalTensor &running_mean,
+                               const OptionalTensor &running_var, bool training, double momentum,
+                               double eps, double negative_slope) {
+    // Checks every argument, in eager mode's words.
+    auto [y, mean, invstd, reserve, backend] =
+        at::_batch_norm_impl_index(input, weight, bias, running_mean, running_var, training,
+                                   momentum, eps, /*cudnn_enabled=*/false);
+    const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
+    if (training) {
+        mean = mean.to(statistics.dtype());
+        invstd = invstd.to(statistics.dtype());
+    } else {
+        mean = at::empty({0}, statistics);
+        invstd = at::empty({0}, statistics);
+    }
+    return {at::leaky_relu(y, negative_slope), mean, invstd};
+}
+
+BackwardResult composed_backward(const at::Tensor &grad_output, const at::Tensor &input,
+                                 const OptionalTensor &weight, const OptionalTensor &bias,
+                                 const OptionalTensor &running_mean,
+                                 const OptionalTensor &running_var, bool training, double eps,
+                                 double negative_slope, std::array<bool, 3> grad_mask) {
+    const OptionalTensor mean_in = scratch_copy(running_mean, training);
+    const OptionalTensor var_in = scratch_copy(running_var, training);
+    const auto [y, mean, invstd] =
+        at::native_batch_norm(input, weight, bias, mean_in, var_in, training, 0.0, eps);
+    const at::Tensor grad_y =
+        at::leaky_relu_backward(grad_output, y, negative_slope, /*self_is_result=*/false);
+    return at::native_batch_norm_backward(grad_y, input, weight, mean_in, var_in, mean, invstd,
+                                          training, eps, grad_mask);
+}
+
+at::Tensor composed_pair(const at::Tensor &input, const OptionalTensor &weight,
+                         const OptionalTensor &bias, const OptionalTensor &running_mean,
+                         const OptionalTensor &running_var, bool training, double momentum,
+                         double eps, double negative_slope) {
+    const bool cudnn = allow_cudnn() && at::globalContext().userEnabledCuDNN();
+    return at::leaky_relu(at::batch_norm(input, weight, bias, running_mean, running_var, training,
+                                         momentum, eps, cudnn),
+                          negative_slope);
+}
+
+} // namespace rp_ops
