@@ -27,6 +27,19 @@ void date_format(char text[DATE_SIZE], int32_t days) {
              (unsigned)day % 100);
 }
 
+bool date_from_civil(int32_t *days, int32_t year, int32_t month, int32_t day) {
+    if (year < 1 || year > 9999 || month < 1 || month > 12 || day < 1 || day > 31) {
+        return false;
+    }
+    int32_t y, m, d, found = days_from(year, month, day);
+    split(found, &y, &m, &d); /* 2021-02-30 comes back as another day */
+    if (y != year || m != month || d != day) {
+        return false;
+    }
+    *days = found;
+    return true;
+}
+
 bool date_parse(const char *text, int32_t *days) {
     int32_t part[3] = {0, 0, 0};
     static const int widths[3] = {4, 2, 2};
@@ -41,14 +54,5 @@ bool date_parse(const char *text, int32_t *days) {
             return false;
         }
     }
-    if (part[0] < 1) {
-        return false;
-    }
-    int32_t year, month, day, found = days_from(part[0], part[1], part[2]);
-    split(found, &year, &month, &day); /* 2021-02-30 comes back as another day */
-    if (year != part[0] || month != part[1] || day != part[2]) {
-        return false;
-    }
-    *days = found;
-    return true;
+    return date_from_civil(days, part[0], part[1], part[2]);
 }

@@ -13,4 +13,7 @@ void date_format(char text[DATE_SIZE], int32_t days);
 /* Strict ISO 8601, "2021-12-31"; false when it is not a day of the calendar. */
 bool date_parse(const char *text, int32_t *days);
 
+/* False when there is no such day, or not in the years 1..9999. */
+bool date_from_civil(int32_t *days, int32_t year, int32_t month, int32_t day);
+
 #endif

@@ -31,10 +31,10 @@ static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date,
     double sum = 0;
     int64_t count = 0;
     for (window_run run = {0}; window_run_next(&run, dataset, INT32_MIN, last_date);) {
-        int32_t ticker = dataset->row_ticker[run.first];
+        int32_t ticker = dataset_ticker(dataset, run.first);
         for (int64_t row = run.first; row <= run.last; row++) {
-            out->ticker_mean[ticker] += dataset->returns[row];
-            sum += dataset->returns[row];
+            out->ticker_mean[ticker] += dataset_return(dataset, row);
+            sum += dataset_return(dataset, row);
         }
         windows[ticker] += run.last - run.first + 1;
         count += run.last - run.first + 1;
@@ -68,8 +68,8 @@ void baselines_free(baselines *baselines) {
 
 /* p[t]/p[t-1] - 1: the label of the row before. */
 static double last_return(const dataset *dataset, int64_t row) {
-    bool same = row > 0 && dataset->row_ticker[row - 1] == dataset->row_ticker[row];
-    return same ? dataset->returns[row - 1] : 0;
+    bool same = row > 0 && dataset_ticker(dataset, row - 1) == dataset_ticker(dataset, row);
+    return same ? dataset_return(dataset, row - 1) : 0;
 }
 
 static double forecast_row(const baselines *b, baseline which, const dataset *dataset,
@@ -78,7 +78,7 @@ static double forecast_row(const baselines *b, baseline which, const dataset *da
     case BASELINE_TRAIN_MEAN:
         return b->train_mean;
     case BASELINE_TICKER_MEAN:
-        return b->ticker_mean[dataset->row_ticker[row]];
+        return b->ticker_mean[dataset_ticker(dataset, row)];
     case BASELINE_LAST_RETURN:
         return last_return(dataset, row);
     case BASELINE_MINUS_LAST_RETURN:

@@ -47,7 +47,7 @@ static void date_range(const dataset *dataset, int64_t first, int64_t count, int
     range[0] = INT32_MAX;
     range[1] = INT32_MIN;
     for (int64_t i = first; i < first + count; i++) {
-        int32_t date = dataset->row_date[dataset->windows[i]];
+        int32_t date = dataset_date(dataset, dataset->windows[i]);
         range[0] = date < range[0] ? date : range[0];
         range[1] = date > range[1] ? date : range[1];
     }
@@ -60,7 +60,7 @@ static bool keep_last_tenth(const dataset *dataset, int32_t range[2], error *err
         return error_set(error, "out of memory for the days of the calibration block");
     }
     for (int64_t i = 0; i < dataset->train_windows; i++) {
-        windows_on[dataset->row_date[dataset->windows[i]] - range[0]]++;
+        windows_on[dataset_date(dataset, dataset->windows[i]) - range[0]]++;
     }
     int32_t start = range[1];
     int64_t kept = windows_on[start - range[0]];

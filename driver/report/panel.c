@@ -77,11 +77,11 @@ static bool fill(panel *out, int64_t *next, const dataset *dataset, int32_t firs
     }
     for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
         for (int64_t source = run.first; source <= run.last; source++) {
-            int64_t row = next[dataset->row_date[source] - first]++;
-            out->ticker[row] = dataset->row_ticker[source];
+            int64_t row = next[dataset_date(dataset, source) - first]++;
+            out->ticker[row] = dataset_ticker(dataset, source);
             out->window_end[row] = (int32_t)source;
-            out->actual[row] = dataset->returns[source];
-            out->tradeable[row] = dataset->tradeable[source];
+            out->actual[row] = dataset_return(dataset, source);
+            out->tradeable[row] = dataset_tradeable(dataset, source);
             out->volatility[row] = window_volatility(dataset, source);
         }
     }
@@ -101,7 +101,7 @@ bool panel_select(panel *out, const dataset *dataset, int32_t first_date, int32_
                   error *error) {
     int32_t first = INT32_MAX, last = INT32_MIN; /* the dates that occur */
     for (window_run run = {0}; window_run_next(&run, dataset, first_date, last_date);) {
-        int32_t from = dataset->row_date[run.first], to = dataset->row_date[run.last];
+        int32_t from = dataset_date(dataset, run.first), to = dataset_date(dataset, run.last);
         first = from < first ? from : first;
         last = to > last ? to : last;
     }
@@ -114,7 +114,7 @@ bool panel_select(panel *out, const dataset *dataset, int32_t first_date, int32_
     }
     for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
         for (int64_t row = run.first; row <= run.last; row++) {
-            next[dataset->row_date[row] - first]++;
+            next[dataset_date(dataset, row) - first]++;
         }
     }
     bool ok = fill(out, next, dataset, first, last, error);

@@ -38,7 +38,7 @@ static void add_run(sums *s, const dataset *dataset, const window_run *run) {
         s->lead[i] = 0;
     }
     for (int64_t row = run->first; row <= run->last; row++) {
-        double y = dataset->returns[row];
+        double y = dataset_return(dataset, row);
         s->target += y;
         for (int32_t lag = 0; lag < s->lags; lag++) {
             const float *lagged = x + (row - lag) * F;

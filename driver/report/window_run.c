@@ -2,15 +2,13 @@
 
 #include <math.h>
 
-enum { FEATURE_VOL20 = 1 };
-
 /* Enough rows of the same ticker, a known return, a date in range. */
 static bool ends_window(const dataset *dataset, int64_t row, int32_t first_date,
                         int32_t last_date) {
     int64_t start = row - (dataset->options.time_steps - 1);
-    return dataset->row_date[row] >= first_date && dataset->row_date[row] <= last_date &&
-           start >= 0 && dataset->row_ticker[start] == dataset->row_ticker[row] &&
-           isfinite(dataset->returns[row]);
+    return dataset_date(dataset, row) >= first_date && dataset_date(dataset, row) <= last_date &&
+           start >= 0 && dataset_ticker(dataset, start) == dataset_ticker(dataset, row) &&
+           isfinite(dataset_return(dataset, row));
 }
 
 bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date,
@@ -20,7 +18,8 @@ bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date
         row++;
     }
     run->first = row;
-    while (row < dataset->rows && dataset->row_ticker[row] == dataset->row_ticker[run->first] &&
+    while (row < dataset->rows &&
+           dataset_ticker(dataset, row) == dataset_ticker(dataset, run->first) &&
            ends_window(dataset, row, first_date, last_date)) {
         row++;
     }
@@ -30,5 +29,5 @@ bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date
 }
 
 double window_volatility(const dataset *dataset, int64_t row) {
-    return dataset->raw[row * DATASET_FEATURES + FEATURE_VOL20];
+    return dataset_volatility(dataset, row);
 }
