@@ -31,7 +31,7 @@ static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date,
     double sum = 0;
     int64_t count = 0;
     for (window_run run = {0}; window_run_next(&run, dataset, INT32_MIN, last_date);) {
-        int32_t ticker = dataset_ticker(dataset, run.first);
+        int32_t ticker = run.ticker;
         for (int64_t row = run.first; row <= run.last; row++) {
             out->ticker_mean[ticker] += dataset_return(dataset, row);
             sum += dataset_return(dataset, row);

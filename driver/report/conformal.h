@@ -9,7 +9,6 @@
 #define REPORT_CONFORMAL_H
 
 #include "dataset/dataset_metadata.h"
-#include "rp/rp.h"
 
 #define CONFORMAL_VOLATILITY_FLOOR 1e-4 /* a price that stood still for 20 days has vol20 = 0 */
 
@@ -19,7 +18,8 @@ extern const double conformal_level[CONFORMAL_LEVELS]; /* 0.80, 0.95 */
 bool conformal_fit(conformal *out, const double *forecast, const double *actual,
                    const double *volatility, int64_t count, error *error);
 
-/* Runs the predictor over the calibration block of `dataset` and fits. */
+/* Runs the predictor over the calibration block and fits. `dataset` as it was built for training,
+ * `predictor` with the weights that will be saved. */
 bool conformal_calibrate(conformal *out, const dataset *dataset, rp_predictor *predictor,
                          error *error);
 

@@ -180,16 +180,15 @@ void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, 
     moments gross = column_moments(d->gross, day_index, count);
     moments net = column_moments(d->net, day_index, count);
     v[STATISTIC_IC] = moments_mean(&ic);
-    v[STATISTIC_ICIR] = moments_mean(&ic) / moments_deviation(&ic);
+    v[STATISTIC_ICIR] = moments_ratio(&ic);
     v[STATISTIC_RANK_IC] = moments_mean(&rank_ic);
-    v[STATISTIC_RANK_ICIR] = moments_mean(&rank_ic) / moments_deviation(&rank_ic);
+    v[STATISTIC_RANK_ICIR] = moments_ratio(&rank_ic);
     moments turnover = column_moments(d->turnover, day_index, count);
     bool trades = moments_mean(&turnover) > 0;
     v[STATISTIC_RETURN_GROSS] = trades ? moments_mean(&gross) : NAN;
     v[STATISTIC_RETURN_NET] = trades ? moments_mean(&net) : NAN;
-    v[STATISTIC_SHARPE_GROSS] =
-        moments_mean(&gross) / moments_deviation(&gross) * sqrt(TRADING_DAYS);
-    v[STATISTIC_SHARPE_NET] = moments_mean(&net) / moments_deviation(&net) * sqrt(TRADING_DAYS);
+    v[STATISTIC_SHARPE_GROSS] = moments_ratio(&gross) * sqrt(TRADING_DAYS);
+    v[STATISTIC_SHARPE_NET] = moments_ratio(&net) * sqrt(TRADING_DAYS);
     v[STATISTIC_TURNOVER] = moments_mean(&turnover);
 
     bool whole = day_index == NULL;

@@ -78,11 +78,11 @@ static bool fill(panel *out, int64_t *next, const dataset *dataset, int32_t firs
     for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
         for (int64_t source = run.first; source <= run.last; source++) {
             int64_t row = next[dataset_date(dataset, source) - first]++;
-            out->ticker[row] = dataset_ticker(dataset, source);
+            out->ticker[row] = run.ticker;
             out->window_end[row] = (int32_t)source;
             out->actual[row] = dataset_return(dataset, source);
             out->tradeable[row] = dataset_tradeable(dataset, source);
-            out->volatility[row] = window_volatility(dataset, source);
+            out->volatility[row] = dataset_volatility(dataset, source);
         }
     }
     return true;

@@ -60,7 +60,7 @@ void report_text(text *out, const report *report);
 void report_json(json *json, const report *report);
 
 /* A self-contained page; `provenance` is one line about command, commit, date and machine. */
-void report_html(text *out, const report *report, const char *provenance);
+bool report_html(text *out, const report *report, const char *provenance, error *error);
 
 /* CSV: one line a test window with what happened and what the model and each baseline forecast. */
 bool report_forecasts(text *out, const report *report, error *error);

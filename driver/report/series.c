@@ -17,7 +17,12 @@ double moments_mean(const moments *m) {
 }
 
 double moments_deviation(const moments *m) {
-    return m->count > 1 && m->squares > 0 ? sqrt(m->squares / (double)(m->count - 1)) : NAN;
+    return m->count > 1 ? sqrt(m->squares / (double)(m->count - 1)) : NAN;
+}
+
+double moments_ratio(const moments *m) {
+    double deviation = moments_deviation(m);
+    return deviation > 0 ? moments_mean(m) / deviation : NAN;
 }
 
 double series_mean(const double *values, int64_t count) {

@@ -13,7 +13,8 @@ typedef struct moments {
 /* Ignores NaN. */
 void moments_add(moments *m, double value);
 double moments_mean(const moments *m);      /* NaN without values */
-double moments_deviation(const moments *m); /* ddof 1; NaN with fewer than two values or when 0 */
+double moments_deviation(const moments *m); /* ddof 1; NaN with fewer than two values */
+double moments_ratio(const moments *m);     /* mean / deviation; NaN when that is 0 or NaN */
 
 double series_mean(const double *values, int64_t count);
 

@@ -1,5 +1,8 @@
 #include "report/statistics.h"
 
+#include <math.h>
+#include <stdio.h>
+
 const statistic_description statistic_table[STATISTIC_COUNT] = {
     [STATISTIC_MSE] = {"mse", "MSE", "mean squared error of the next-day return", UNIT_TINY, true},
     [STATISTIC_MAE] = {"mae", "MAE", "mean absolute error", UNIT_TINY, true},
@@ -13,12 +16,12 @@ const statistic_description statistic_table[STATISTIC_COUNT] = {
     [STATISTIC_DIRECTION] = {"direction", "Direction right",
                              "share of rows where (forecast > 0) equals (return > 0); not defined "
                              "for a forecast that is always 0",
-                             UNIT_PERCENT, true},
+                             UNIT_SHARE, true},
     [STATISTIC_DIRECTION_SE] = {"direction_se", "Direction, standard error",
-                                "clustered by day: the stocks of one day move together",
-                                UNIT_PERCENT, false},
+                                "clustered by day: the stocks of one day move together", UNIT_SHARE,
+                                false},
     [STATISTIC_BASE_RATE] = {"base_rate", "Base rate: always up", "share of rows with return > 0",
-                             UNIT_PERCENT, true},
+                             UNIT_SHARE, true},
     [STATISTIC_IC] = {"ic", "IC",
                       "mean over days of the Pearson correlation between forecast and return",
                       UNIT_NUMBER, true},
@@ -53,7 +56,28 @@ const statistic_description statistic_table[STATISTIC_COUNT] = {
                             UNIT_NUMBER, true},
     [STATISTIC_DRAWDOWN_GROSS] = {"drawdown_gross", "Worst drawdown, gross",
                                   "largest fall of the compounded long-short curve from its peak",
-                                  UNIT_PERCENT, false},
+                                  UNIT_SHARE, false},
     [STATISTIC_DRAWDOWN_NET] = {"drawdown_net", "Worst drawdown, net", "the same after costs",
-                                UNIT_PERCENT, false},
+                                UNIT_SHARE, false},
 };
+
+void statistic_format(char text[STATISTIC_TEXT], statistic which, double value) {
+    if (isnan(value)) {
+        snprintf(text, STATISTIC_TEXT, "-");
+        return;
+    }
+    switch (statistic_table[which].unit) {
+    case UNIT_NUMBER:
+        snprintf(text, STATISTIC_TEXT, "%.3f", value);
+        break;
+    case UNIT_SHARE:
+        snprintf(text, STATISTIC_TEXT, "%.2f%%", 100 * value);
+        break;
+    case UNIT_PERCENT:
+        snprintf(text, STATISTIC_TEXT, "%+.3f%%", 100 * value);
+        break;
+    case UNIT_TINY:
+        snprintf(text, STATISTIC_TEXT, "%.4e", value);
+        break;
+    }
+}

@@ -4,6 +4,7 @@
 #define REPORT_STATISTICS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 typedef enum statistic {
     STATISTIC_MSE,
@@ -29,7 +30,7 @@ typedef enum statistic {
     STATISTIC_COUNT
 } statistic;
 
-typedef enum statistic_unit { UNIT_NUMBER, UNIT_PERCENT, UNIT_TINY } statistic_unit;
+typedef enum statistic_unit { UNIT_NUMBER, UNIT_SHARE, UNIT_PERCENT, UNIT_TINY } statistic_unit;
 
 typedef struct statistic_description {
     const char *key;     /* in JSON */
@@ -45,5 +46,10 @@ extern const statistic_description statistic_table[STATISTIC_COUNT];
 typedef struct statistics {
     double value[STATISTIC_COUNT];
 } statistics;
+
+enum { STATISTIC_TEXT = 24 };
+
+/* "+0.12%", "1.23e-04", "0.031" by the unit; "-" for NaN. */
+void statistic_format(char text[STATISTIC_TEXT], statistic which, double value);
 
 #endif

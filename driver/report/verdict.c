@@ -90,7 +90,7 @@ static void write_alarms(char *out, size_t size, const verdict *v) {
     for (int i = 0; i < VERDICT_ALARMS && used < size; i++) {
         const alarm *alarm = &v->alarms[i];
         if (alarm->raised) {
-            bool percent = statistic_table[alarm->statistic].unit == UNIT_PERCENT;
+            bool percent = statistic_table[alarm->statistic].unit != UNIT_NUMBER;
             double scale = percent ? 100 : 1;
             int written = snprintf(out + used, size - used, "%s%s %.*f%s > %g%s",
                                    used > 0 ? ", " : "", statistic_table[alarm->statistic].label,

@@ -1,5 +1,6 @@
-/* The labelled windows of a data set between two dates, as runs of consecutive rows: what reads
- * all of them needs no list, and sums over overlapping windows can be updated from row to row.
+/* The labelled windows of a data set between two dates, as one run of consecutive rows a ticker:
+ * what reads all of them needs no list, and sums over overlapping windows can be updated from row
+ * to row.
  *
  *     for (window_run run = {0}; window_run_next(&run, dataset, first, last);) ...
  */
@@ -9,15 +10,13 @@
 #include "dataset/dataset.h"
 
 typedef struct window_run {
-    int64_t first, last; /* rows that end windows, both included, all of one ticker */
-    int64_t next;        /* where the search goes on */
+    int32_t ticker;
+    int64_t first, last; /* rows that end windows, both included */
+    int32_t next;        /* the ticker to go on with */
 } window_run;
 
-/* The next run of windows that end on first_date..last_date; false after the last one. */
+/* The next ticker's windows that end on first_date..last_date; false after the last ticker. */
 bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date,
                      int32_t last_date);
-
-/* vol20 of the day on which the window ends, unscaled. */
-double window_volatility(const dataset *dataset, int64_t row);
 
 #endif
