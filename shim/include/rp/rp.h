@@ -121,7 +121,8 @@ typedef struct rp_trainer_options {
     const char *configuration; /* "cpu" */
     const char *precision;     /* of gpu-fused's operands: "fp16", "bf16", "tf32", "fp32";
                                   NULL: the configuration's default */
-    int64_t batch;             /* B, 1..2^20; 512; the last batch of an epoch may be smaller */
+    int64_t batch;             /* B, 2..2^20; 512; the last batch of an epoch may be smaller, and
+                                  is left out when it would have one row (BatchNorm needs two) */
     double learning_rate;      /* 1e-3 */
     double beta1, beta2, eps;  /* 0.9, 0.999, 1e-8 */
     uint64_t seed;             /* 1 */
@@ -143,7 +144,7 @@ RP_API void rp_trainer_free(rp_trainer *trainer);
 
 typedef struct rp_progress {
     int64_t step;            /* optimiser steps done since the start of training */
-    int64_t steps_per_epoch; /* ceil(W / B) */
+    int64_t steps_per_epoch; /* ceil(W / B), or W / B when W % B is 1 */
     int64_t epoch;           /* complete epochs done */
     int64_t samples;         /* trained since the start of training */
     double loss;             /* mean over the samples of the current (or just completed) epoch */
@@ -198,8 +199,8 @@ RP_API const char *rp_checkpoint_metadata(const rp_checkpoint *checkpoint, const
 RP_API RP_MUST_CHECK rp_status rp_checkpoint_model(rp_model_options *model,
                                                    const rp_checkpoint *checkpoint);
 
-/* Continues where the checkpoint stopped: its weights, optimiser state and step. The trainer's own
- * model options, batch and data size must be the checkpoint's; its seed and unit are taken over. */
+/* Continues where the checkpoint stopped: its weights, optimiser state and step. The trainer's
+ * model options, batch, number of windows, seed and target unit must equal the checkpoint's. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_resume(rp_trainer *trainer,
                                                  const rp_checkpoint *checkpoint);
 

@@ -1,0 +1,22 @@
+// The GPU as libtorch sees it.
+#pragma once
+
+#include <string>
+
+#include "backend.h"
+
+namespace rp {
+
+// Why no GPU can be used; "" when one can. The first call loads libtorch_cuda: nothing may ask
+// libtorch about CUDA before that, or it answers "absent" for the life of the process.
+std::string gpu_unavailable();
+
+// Why this machine can't run `configuration`; "" when it can. Unknown names are an Error.
+std::string configuration_unavailable(const std::string &configuration);
+
+void describe_machine(rp_machine &machine);
+
+// Peak bytes taken from the GPU by this process's tensors.
+int64_t gpu_peak_memory();
+
+} // namespace rp
