@@ -17,7 +17,7 @@
 #include "guard.h"
 #include "model.h"
 #include "rp_ops/bn_leaky_relu.h"
-#include "rp_ops/lstm.h"
+#include "torch/operators.h"
 #include "torch/device.h"
 #include "torch/step_graph.h"
 
@@ -209,13 +209,13 @@ at::Tensor TorchBackend::norm_activation(const at::Tensor &input) {
 at::Tensor TorchBackend::forward(int64_t rows) {
     const rp_model_options &model = spec_.model;
     const auto seed = static_cast<int64_t>(spec_.seed);
-    auto [sequence, target] = rp_ops::gather_windows(features_, targets_, window_ends_, step_, seed,
+    auto [sequence, target] = gather_windows(features_, targets_, window_ends_, step_, seed,
                                                      spec_.batch, rows, model.time_steps);
     for (int32_t layer = 0; layer < model.layers; ++layer) {
         const bool last = layer + 1 == model.layers;
         sequence = lstm_layer(layer, sequence, last);
         if (!last && model.dropout > 0) {
-            sequence = rp_ops::lstm_dropout(sequence, step_, seed, layer, model.dropout);
+            sequence = lstm_dropout(sequence, step_, seed, layer, model.dropout);
         }
     }
     const at::Tensor prediction =

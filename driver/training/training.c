@@ -1,0 +1,302 @@
+#include "training/training.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/signals.h"
+#include "training/training_save.h"
+
+static const double report_seconds = 0.08; /* a chunk of steps aims at this: over ten a second */
+static const double save_seconds = 1.0;    /* epochs that are shorter are not all saved */
+enum { FIRST_CHUNK = 8, LARGEST_CHUNK = 1 << 20, PATH_SIZE = 4096 };
+
+/* A run in progress. */
+typedef struct run {
+    const dataset *dataset;
+    const training_options *options;
+    rp_trainer *trainer;
+    FILE *log;
+    progress bar;
+    rp_progress progress;
+    double train_seconds;
+    int64_t chunk; /* steps that take about report_seconds */
+    double saved;  /* when */
+    rp_checkpoint *best; /* with patience: the weights of the best validation loss so far, */
+    char best_path[PATH_SIZE]; /* kept in this file too, for a run that continues */
+    double best_loss;
+    int64_t best_epoch;
+} run;
+
+bool training_fail(error *error, const char *what) {
+    return error_set(error, "%s: %s", what, rp_last_error());
+}
+
+rp_data training_data(const dataset *dataset, int64_t first, int64_t count) {
+    return (rp_data){dataset->features, dataset->targets, dataset->rows, dataset->windows + first,
+                     count};
+}
+
+bool training_loss(double *loss, const rp_checkpoint *checkpoint, const dataset *dataset,
+                   int64_t first, int64_t count, error *error) {
+    const rp_data data = training_data(dataset, first, count);
+    rp_predictor *predictor = NULL;
+    bool ok = false;
+    float *returns = malloc((size_t)(count > 0 ? count : 1) * sizeof *returns);
+    if (!returns) {
+        error_set(error, "out of memory for %lld predictions", (long long)count);
+        goto done;
+    }
+    if (rp_predictor_create(&predictor, checkpoint, 0) != RP_OK ||
+        rp_predictor_run(returns, predictor, data.features, data.rows, data.window_ends,
+                         data.windows) != RP_OK) {
+        training_fail(error, "predicting");
+        goto done;
+    }
+    double sum = 0.0;
+    for (int64_t w = 0; w < count; ++w) {
+        const double difference =
+            (double)returns[w] - (double)dataset->targets[data.window_ends[w]];
+        sum += difference * difference;
+    }
+    *loss = count > 0 ? sum / (double)count : NAN;
+    ok = true;
+done:
+    rp_predictor_free(predictor);
+    free(returns);
+    return ok;
+}
+
+/* Names what a batch whose loss is not finite was made of. */
+static void describe_failed_batch(const run *run, error *error) {
+    rp_progress at = {0};
+    int64_t windows[3], count = 0;
+    char text[256] = "";
+    if (rp_trainer_progress(run->trainer, &at) != RP_OK ||
+        rp_trainer_step_windows(windows, &count, 3, run->trainer, at.step) != RP_OK) {
+        return;
+    }
+    for (int64_t i = 0; i < count && i < 3; ++i) {
+        const int32_t row = run->dataset->windows[windows[i]];
+        char date[16];
+        date_format(date, run->dataset->row_date[row]);
+        const size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s%s %s", i ? ", " : "",
+                 run->dataset->market->tickers[run->dataset->row_ticker[row]].name, date);
+    }
+    const size_t used = strlen(error->message);
+    snprintf(error->message + used, sizeof error->message - used,
+             ". Its batch holds %lld windows: %s, ...", (long long)count, text);
+}
+
+static bool save(run *run, const rp_checkpoint *checkpoint, error *error) {
+    rp_checkpoint *snapshot = NULL;
+    if (!checkpoint && rp_trainer_snapshot(&snapshot, run->trainer) != RP_OK) {
+        return training_fail(error, "snapshot");
+    }
+    const bool ok = training_save(run->options->checkpoint, checkpoint ? checkpoint : snapshot,
+                                  run->dataset, error);
+    rp_checkpoint_free(snapshot);
+    run->saved = progress_clock();
+    return ok;
+}
+
+static bool log_epoch(run *run, double validation_loss, error *error) {
+    if (!run->log) {
+        return true;
+    }
+    json json = {0};
+    json_object(&json, NULL);
+    json_int(&json, "epoch", run->progress.epoch);
+    json_int(&json, "step", run->progress.step);
+    json_int(&json, "samples", run->progress.samples);
+    json_double(&json, "loss", run->progress.loss);
+    json_double(&json, "validation_loss", validation_loss);
+    json_double(&json, "train_seconds", run->train_seconds);
+    json_end(&json);
+    const bool ok = text_ok(&json.text) && fprintf(run->log, "%s\n", json.text.data) > 0 &&
+                    fflush(run->log) == 0;
+    json_free(&json);
+    return ok ? true
+              : error_set(error, "can't write %s: %s", run->options->log, strerror(errno));
+}
+
+/* Keeps the best weights; *stop when patience has run out. */
+static bool watch_validation(run *run, double *loss, bool *stop, error *error) {
+    rp_checkpoint *now = NULL;
+    if (rp_trainer_snapshot(&now, run->trainer) != RP_OK) {
+        return training_fail(error, "snapshot");
+    }
+    if (!training_loss(loss, now, run->dataset, run->dataset->train_windows,
+                       run->dataset->validation_windows, error)) {
+        rp_checkpoint_free(now);
+        return false;
+    }
+    if (!run->best || *loss < run->best_loss) {
+        rp_checkpoint_free(run->best);
+        run->best = now;
+        run->best_loss = *loss;
+        run->best_epoch = run->progress.epoch;
+        if (rp_checkpoint_save(now, run->best_path, NULL, 0) != RP_OK) {
+            return training_fail(error, "best weights");
+        }
+    } else {
+        rp_checkpoint_free(now);
+        *stop = run->progress.epoch - run->best_epoch >= run->options->patience;
+    }
+    return true;
+}
+
+static bool end_epoch(run *run, bool *stop, error *error) {
+    double validation_loss = NAN;
+    if (run->options->patience > 0 && !watch_validation(run, &validation_loss, stop, error)) {
+        return false;
+    }
+    if (!run->options->quiet && !run->bar.terminal) {
+        fprintf(stderr, "epoch %lld: loss %.6e, %.0f samples/s\n", (long long)run->progress.epoch,
+                run->progress.loss, (double)run->progress.samples / run->train_seconds);
+    }
+    return log_epoch(run, validation_loss, error);
+}
+
+/* Trains one chunk, sized so that progress shows and signals are seen ten times a second. */
+static bool train_chunk(run *run, error *error) {
+    int64_t steps = run->chunk;
+    const int64_t every = run->options->checkpoint_every;
+    if (every > 0 && steps > every - run->progress.step % every) {
+        steps = every - run->progress.step % every;
+    }
+    const int64_t before = run->progress.step;
+    const double start = progress_clock();
+    const rp_status status = rp_trainer_run(run->trainer, steps, &run->progress);
+    const double seconds = progress_clock() - start;
+    if (status != RP_OK) {
+        training_fail(error, "training");
+        if (status == RP_ERROR_NUMERIC) {
+            describe_failed_batch(run, error);
+        }
+        return false;
+    }
+    run->train_seconds += seconds;
+    const double each = seconds / (double)(run->progress.step - before);
+    const double fitting = each > 0 ? report_seconds / each : (double)LARGEST_CHUNK;
+    run->chunk = fitting < 1 ? 1 : fitting > LARGEST_CHUNK ? LARGEST_CHUNK : (int64_t)fitting;
+    char detail[96];
+    snprintf(detail, sizeof detail, "loss %.4e, %.0f samples/s", run->progress.loss,
+             (double)(run->progress.step - before) * (double)run->options->trainer.batch / seconds);
+    progress_update(&run->bar, run->progress.step, detail);
+    return true;
+}
+
+static bool train(run *run, bool *interrupted, error *error) {
+    bool stop = false;
+    const int64_t last = run->options->epochs * run->progress.steps_per_epoch;
+    while (!stop && run->progress.step < last) {
+        if (!train_chunk(run, error)) {
+            return false;
+        }
+        const bool epoch_ended = run->progress.step % run->progress.steps_per_epoch == 0;
+        if (epoch_ended && !end_epoch(run, &stop, error)) {
+            return false;
+        }
+        const int64_t every = run->options->checkpoint_every;
+        const bool due = every > 0 ? run->progress.step % every == 0
+                                   : epoch_ended && progress_clock() - run->saved > save_seconds;
+        *interrupted = signals_received();
+        if (*interrupted) {
+            return save(run, NULL, error);
+        }
+        if (due && run->progress.step < last && !stop && !save(run, NULL, error)) {
+            return false;
+        }
+    }
+    if (!save(run, run->best, error)) {
+        return false;
+    }
+    if (run->best && unlink(run->best_path) != 0 && errno != ENOENT) {
+        return error_set(error, "can't remove %s: %s", run->best_path, strerror(errno));
+    }
+    return true;
+}
+
+/* The best weights of the run that is continued. */
+static bool resume_best(run *run, error *error) {
+    if (run->options->patience == 0 || access(run->best_path, F_OK) != 0) {
+        return true;
+    }
+    if (rp_checkpoint_load(&run->best, run->best_path) != RP_OK) {
+        return training_fail(error, "--resume");
+    }
+    const char *losses = rp_checkpoint_metadata(run->best, "training.epoch_losses");
+    for (run->best_epoch = losses && *losses ? 1 : 0; losses && *losses; ++losses) {
+        run->best_epoch += *losses == ' '; /* one number an epoch, one space between */
+    }
+    return training_loss(&run->best_loss, run->best, run->dataset, run->dataset->train_windows,
+                         run->dataset->validation_windows, error);
+}
+
+/* Continues from options->checkpoint when it is there. */
+static bool resume(run *run, error *error) {
+    if (!run->options->resume || access(run->options->checkpoint, F_OK) != 0) {
+        return true;
+    }
+    rp_checkpoint *checkpoint = NULL;
+    bool ok = rp_checkpoint_load(&checkpoint, run->options->checkpoint) == RP_OK &&
+              rp_trainer_resume(run->trainer, checkpoint) == RP_OK;
+    if (!ok) {
+        training_fail(error, "--resume");
+    } else {
+        ok = training_save_matches(checkpoint, run->dataset, error) && resume_best(run, error);
+    }
+    rp_checkpoint_free(checkpoint);
+    return ok;
+}
+
+static bool open_run(run *run, error *error) {
+    const rp_data data = training_data(run->dataset, 0, run->dataset->train_windows);
+    const training_options *options = run->options;
+    const int length = snprintf(run->best_path, sizeof run->best_path, "%s.best",
+                                options->checkpoint);
+    if (length < 0 || (size_t)length >= sizeof run->best_path) {
+        return error_set(error, "--checkpoint: the path is too long");
+    }
+    if (options->log && !(run->log = fopen(options->log, options->resume ? "a" : "w"))) {
+        return error_set(error, "can't open %s: %s", options->log, strerror(errno));
+    }
+    if (rp_trainer_create(&run->trainer, &options->trainer, &data) != RP_OK) {
+        return training_fail(error, "can't train");
+    }
+    if (!resume(run, error)) {
+        return false;
+    }
+    if (rp_trainer_progress(run->trainer, &run->progress) != RP_OK) {
+        return training_fail(error, "training");
+    }
+    run->saved = progress_clock();
+    run->chunk = FIRST_CHUNK;
+    progress_start(&run->bar, "train", options->epochs * run->progress.steps_per_epoch,
+                   options->quiet);
+    return true;
+}
+
+bool training_run(training_result *result, const dataset *dataset,
+                  const training_options *options, error *error) {
+    run run = {.dataset = dataset, .options = options, .best_loss = NAN};
+    signals_watch();
+    const bool ok = open_run(&run, error) && train(&run, &result->interrupted, error);
+    progress_finish(&run.bar);
+    result->progress = run.progress;
+    result->train_seconds = run.train_seconds;
+    result->validation_loss = run.best_loss;
+    rp_checkpoint_free(run.best);
+    rp_trainer_free(run.trainer);
+    if (run.log && fclose(run.log) != 0 && ok) {
+        return error_set(error, "can't write %s: %s", options->log, strerror(errno));
+    }
+    return ok;
+}
