@@ -1,7 +1,7 @@
 # rp_options: what every target of ours is compiled and linked with. In C a variable may have the
 # name of its type (`error *error`), so only local shadowing is warned of.
 add_library(rp_options INTERFACE)
-set(host_warnings -Wall -Wextra)
+set(host_warnings -Wall -Wextra -Wno-missing-field-initializers)
 target_compile_options(rp_options INTERFACE
     $<$<COMPILE_LANGUAGE:C>:${host_warnings};$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
     $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Wshadow;-Werror>
