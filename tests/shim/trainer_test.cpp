@@ -102,14 +102,16 @@ TEST_P(TrainerTest, last_batch_of_one_is_left_out) {
     EXPECT_EQ(progress.samples, 128);
 }
 
+std::string test_name(const testing::TestParamInfo<const char *> &configuration) {
+    std::string name = configuration.param;
+    std::replace(name.begin(), name.end(), '-', '_');
+    return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(configurations, TrainerTest,
                          testing::Values("cpu", "gpu", "gpu-kernel", "gpu-graph", "gpu-fused",
                                          "cpu-fused"),
-                         [](const auto &info) {
-                             std::string name = info.param;
-                             std::replace(name.begin(), name.end(), '-', '_');
-                             return name;
-                         });
+                         test_name);
 
 TEST(TrainerOptions, bad_values_are_refused_by_name) {
     const Data data(100);
