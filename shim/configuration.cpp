@@ -17,15 +17,10 @@ constexpr Configuration configurations[] = {
     {"gpu", "libtorch, eager, on the GPU"},
     {"gpu-kernel", "the same with the fused BatchNorm + LeakyReLU operator"},
     {"gpu-graph", "gpu-kernel captured in a CUDA graph"},
-    {"gpu-fused", "the project's own training kernel on the GPU"},
-    {"cpu-fused", "the project's own training kernel on the CPU"},
 };
 constexpr int32_t count = sizeof configurations / sizeof configurations[0];
 
 std::string unavailable(const std::string &name) {
-    if (name == "cpu-fused") {
-        return ""; // needs no libtorch
-    }
     try {
         return torch_plugin().unavailable(name);
     } catch (const Error &failure) {

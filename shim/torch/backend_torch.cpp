@@ -126,7 +126,7 @@ void TorchBackend::set_precision() {
     if (precision_ != "fp32" && !(gpu_ && precision_ == "tf32")) {
         throw error(RP_ERROR_ARGUMENT, "configuration %s has no precision %s; %s",
                     spec_.configuration.c_str(), precision_.c_str(),
-                    gpu_ ? "it has tf32 and fp32; gpu-fused has fp16 and bf16 too"
+                    gpu_ ? "it has tf32 and fp32"
                          : "it has fp32 only");
     }
     if (gpu_) {

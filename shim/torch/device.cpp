@@ -60,22 +60,8 @@ std::string configuration_unavailable(const std::string &configuration) {
             return gpu_unavailable();
         }
     }
-    if (configuration == "gpu-fused") {
-        const std::string reason = gpu_unavailable();
-#ifdef RP_HAVE_CUDA
-        if (reason.empty()) {
-            int major = 0;
-            const cudaError_t status =
-                cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-            if (status != cudaSuccess || major != 9) {
-                return "the training kernel is built for Hopper GPUs (compute capability 9.0)";
-            }
-        }
-#endif
-        return reason;
-    }
     throw error(RP_ERROR_ARGUMENT, "unknown configuration %s; known are cpu, gpu, gpu-kernel, "
-                "gpu-graph, gpu-fused, cpu-fused", configuration.c_str());
+                "gpu-graph", configuration.c_str());
 }
 
 void describe_machine(rp_machine &machine) {

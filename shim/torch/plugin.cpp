@@ -59,9 +59,7 @@ std::unique_ptr<Backend> make_backend(const TrainerSpec &spec, const TrainingDat
             throw error(RP_ERROR_DEVICE, "configuration %s can't run here: %s",
                         spec.configuration.c_str(), reason.c_str());
         }
-        auto backend = spec.configuration == "gpu-fused" ? make_gpu_fused_backend(spec, data)
-                                                         : make_torch_backend(spec, data);
-        return std::make_unique<TranslatingBackend>(std::move(backend));
+        return std::make_unique<TranslatingBackend>(make_torch_backend(spec, data));
     });
 }
 

@@ -52,7 +52,7 @@ TEST(Predictor, odd_model_equals_libtorch) {
 
 TEST(Predictor, window_out_of_range_is_refused) {
     const Data data(64);
-    const Trainer trainer = make_trainer(options_with("cpu-fused", 32), data);
+    const Trainer trainer = make_trainer(options_with("cpu", 32), data);
     rp_checkpoint *snapshot = nullptr;
     ASSERT_RP_OK(rp_trainer_snapshot(&snapshot, trainer.get()));
     const Checkpoint checkpoint(snapshot);

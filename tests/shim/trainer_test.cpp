@@ -109,8 +109,7 @@ std::string test_name(const testing::TestParamInfo<const char *> &configuration)
 }
 
 INSTANTIATE_TEST_SUITE_P(configurations, TrainerTest,
-                         testing::Values("cpu", "gpu", "gpu-kernel", "gpu-graph", "gpu-fused",
-                                         "cpu-fused"),
+                         testing::Values("cpu", "gpu", "gpu-kernel", "gpu-graph"),
                          test_name);
 
 TEST(TrainerOptions, bad_values_are_refused_by_name) {
