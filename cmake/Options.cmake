@@ -3,7 +3,7 @@
 add_library(rp_options INTERFACE)
 set(host_warnings -Wall -Wextra -Wno-missing-field-initializers)
 target_compile_options(rp_options INTERFACE
-    $<$<COMPILE_LANGUAGE:C>:${host_warnings};$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
+    $<$<COMPILE_LANGUAGE:C>:${host_warnings};-Wno-missing-field-initializers;$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wconversion;-Wstrict-prototypes;-Wvla;-Werror>
     $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Wshadow;-Werror>
     $<$<COMPILE_LANGUAGE:C,CXX>:-fstack-protector-strong>)
 target_link_options(rp_options INTERFACE

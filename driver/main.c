@@ -6,6 +6,7 @@
 #include "command.h"
 
 static const struct command commands[] = {
+    {"inspect", "show one window's raw and scaled features and its label", cmd_inspect},
     {NULL, NULL, NULL},
 };
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "dataset/scaler.h"
 #include "features/features.h"
 #include "market/market.h"
 
@@ -19,14 +20,6 @@ enum {
     DATASET_TIME_STEPS = 20,          /* T */
     DATASET_WARM_UP = FEATURE_WARM_UP /* days before a ticker's first row */
 };
-
-/* Mean and sample standard deviation of each feature over the training rows; scaled values are
- * clipped to +-clip. A feature that is constant in training has sd 1. */
-typedef struct scaler {
-    double mean[DATASET_FEATURES];
-    double sd[DATASET_FEATURES];
-    double clip; /* 5 */
-} scaler;
 
 typedef struct dataset_options {
     int32_t time_steps;         /* T, 1..64; 20 */
@@ -61,7 +54,8 @@ bool dataset_build(dataset *out, const market *market, const dataset_options *op
                    const scaler *fixed_scaler, error *error);
 void dataset_free(dataset *dataset);
 
-/* "50 tickers, 2,495 labelled rows each, 124,750 in all; 123,800 windows: 99,000 train, ..." */
+/* "50 tickers, 2,495 labelled rows each, 124,750 labelled rows in all; 123,800 windows: 99,000
+ * train, 24,800 test" */
 void dataset_print_counts(const dataset *dataset, FILE *file);
 
 /* Row index of (ticker, date), or -1. */

@@ -30,7 +30,7 @@ typedef struct market {
     ticker *tickers; /* [count], by name */
     int32_t count;
     int64_t rows;            /* days of all tickers */
-    char sha256[65];         /* of what `sha256sum FILE...` prints for the files in name order */
+    char sha256[65];         /* of the files: `LC_ALL=C; sha256sum * | sha256sum` */
     int64_t rows_read;       /* sound rows in the files */
     int64_t bad_rows;        /* left out because of --skip-bad-rows */
     int64_t rows_dropped;    /* left out because their day is not in the common calendar */

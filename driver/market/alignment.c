@@ -1,0 +1,156 @@
+#include "market/alignment.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/date.h"
+
+/* A ticker has no say about days in gaps longer than this; gaps in the common calendar longer than
+ * this are warned of too. The longest of the NYSE since 1933 is a week (September 2001). */
+enum { LONGEST_GAP = 7, WARNINGS_PER_TICKER = 3 };
+
+static const double split_fall = 0.55, split_rise = 1.9; /* price ratios from day to day */
+static const double volume_jump = 1.5;
+enum { VOLUME_DAYS = 20 };
+
+/* For each day from `first` on: tickers that have it minus tickers that lack it; in the end, the
+ * number of common days before it. */
+typedef struct calendar {
+    int32_t first, days;
+    int32_t *votes; /* [days + 1] */
+} calendar;
+
+static void vote(calendar *calendar, const int32_t *dates, int32_t days) {
+    for (int32_t i = 0; i < days; ++i) {
+        ++calendar->votes[dates[i] - calendar->first];
+        if (i > 0 && dates[i] - dates[i - 1] <= LONGEST_GAP)
+            for (int32_t date = dates[i - 1] + 1; date < dates[i]; ++date)
+                --calendar->votes[date - calendar->first];
+    }
+}
+
+static bool is_common(const calendar *calendar, int32_t date) {
+    const int32_t *before = calendar->votes + (date - calendar->first);
+    return before[1] > before[0];
+}
+
+/* Common days strictly between two dates. */
+static int32_t common_between(const calendar *calendar, int32_t from, int32_t to) {
+    return calendar->votes[to - calendar->first] - calendar->votes[from + 1 - calendar->first];
+}
+
+static bool calendar_find(calendar *out, const columns *columns, const column_slice *slices,
+                          int32_t count, error *error) {
+    int32_t first = INT32_MAX, last = INT32_MIN;
+    for (int32_t k = 0; k < count; ++k) {
+        const int32_t *dates = columns->dates + slices[k].date;
+        first = dates[0] < first ? dates[0] : first;
+        last = dates[slices[k].days - 1] > last ? dates[slices[k].days - 1] : last;
+    }
+    *out = (calendar){.first = first, .days = last - first + 1};
+    out->votes = calloc((size_t)out->days + 1, sizeof *out->votes);
+    if (!out->votes)
+        return error_set(error, "no memory for a calendar of %" PRId32 " days", out->days);
+    for (int32_t k = 0; k < count; ++k)
+        vote(out, columns->dates + slices[k].date, slices[k].days);
+    int32_t before = 0;
+    for (int32_t day = 0; day <= out->days; ++day) {
+        int32_t common = out->votes[day] > 0;
+        out->votes[day] = before;
+        before += common;
+    }
+    return true;
+}
+
+static void warn(market *market, text *warnings, const char *name, const char *what, int32_t date,
+                 int32_t next) {
+    char from[DATE_SIZE], to[DATE_SIZE];
+    date_format(from, date);
+    date_format(to, next);
+    text_printf(warnings, "warning: %s: %s %s and %s\n", name, what, from, to);
+    ++market->warnings;
+}
+
+static void check_gaps(market *market, const ticker *ticker, const calendar *calendar,
+                       const int32_t *dates, int32_t days, text *warnings) {
+    int32_t shown = 0;
+    int64_t missing = 0;
+    for (int32_t i = 1; i < days; ++i) {
+        int32_t lacking = common_between(calendar, dates[i - 1], dates[i]);
+        missing += lacking;
+        if (lacking == 0 && dates[i] - dates[i - 1] <= LONGEST_GAP)
+            continue;
+        if (++shown <= WARNINGS_PER_TICKER) {
+            char what[96];
+            snprintf(what, sizeof what,
+                     "no prices on %" PRId32 " days (%" PRId32
+                     " of them trading days of others) between",
+                     dates[i] - dates[i - 1] - 1, lacking);
+            warn(market, warnings, ticker->name, what, dates[i - 1], dates[i]);
+        }
+    }
+    if (shown > WARNINGS_PER_TICKER)
+        text_printf(warnings, "warning: %s: and %" PRId32 " more such stretches\n", ticker->name,
+                    shown - WARNINGS_PER_TICKER);
+    market->days_missing += missing;
+}
+
+bool alignment_apply(market *market, columns *columns, column_slice *slices, text *warnings,
+                     error *error) {
+    calendar calendar;
+    if (!calendar_find(&calendar, columns, slices, market->count, error))
+        return false;
+    bool ok = true;
+    for (int32_t k = 0; ok && k < market->count; ++k) {
+        column_slice *slice = &slices[k];
+        int32_t *kept = malloc((size_t)slice->days * sizeof *kept);
+        int32_t count = 0;
+        for (int32_t day = 0; kept && day < slice->days; ++day)
+            if (is_common(&calendar, columns->dates[slice->date + day]))
+                kept[count++] = day;
+        int32_t dropped = slice->days - count;
+        ok = kept && (dropped == 0 || columns_keep(columns, slice, kept, count));
+        free(kept);
+        if (!ok)
+            break;
+        if (dropped > 0) {
+            text_printf(warnings,
+                        "warning: %s: %" PRId32 " rows dropped: most other tickers have no prices "
+                        "on those days\n",
+                        market->tickers[k].name, dropped);
+            ++market->warnings;
+            market->rows_dropped += dropped;
+        }
+        check_gaps(market, &market->tickers[k], &calendar, columns->dates + slice->date, count,
+                   warnings);
+    }
+    free(calendar.votes);
+    return ok || error_set(error, "no memory to align the tickers' calendars");
+}
+
+static bool volume_jumps(const double *volume, int32_t day) {
+    double mean = 0;
+    int32_t first = day > VOLUME_DAYS ? day - VOLUME_DAYS : 0;
+    for (int32_t i = first; i < day; ++i)
+        mean += volume[i] / (day - first);
+    return volume[day] > volume_jump * mean || volume[day] * volume_jump < mean;
+}
+
+void alignment_warn_splits(market *market, text *warnings) {
+    for (int32_t k = 0; k < market->count; ++k) {
+        const ticker *ticker = &market->tickers[k];
+        for (int32_t day = 1; day < ticker->days; ++day) {
+            double ratio = ticker->adj_close[day] / ticker->adj_close[day - 1];
+            if ((ratio > split_fall && ratio < split_rise) || !volume_jumps(ticker->volume, day))
+                continue;
+            char what[96];
+            snprintf(what, sizeof what,
+                     "the price changes by %+.1f%% with a jump in volume (an unadjusted split?) "
+                     "between",
+                     100 * (ratio - 1));
+            warn(market, warnings, ticker->name, what, ticker->dates[day - 1], ticker->dates[day]);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+#include "market/price_file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/date.h"
+#include "market/price_header.h"
+#include "market/price_series.h"
+
+/* Beyond these a price or volume is a mistake, and returns computed from it could overflow. */
+static const double least_price = 1e-9, most_price = 1e12, most_volume = 1e18;
+enum { BAD_ROWS_SHOWN = 5 };
+
+typedef struct reading {
+    price_file *out;
+    const char *path;
+    const market_options *options;
+    price_header header;
+    field *fields; /* [columns], of the line being read; owned */
+    int32_t line;
+    series_index index;
+    date_form form; /* of the first date */
+    bool newest_first;
+    error *error;
+} reading;
+
+/* A bad row ends the reading, or is counted. */
+static bool refuse(reading *r, int32_t line, const char *column, field value, const char *reason) {
+    char shown[FIELD_SHOWN_SIZE];
+    field_show(shown, value);
+    if (!r->options->skip_bad_rows)
+        return error_set(r->error,
+                         "%s: line %" PRId32 ", column %s: '%s' %s; correct it, or leave such rows "
+                         "out with --skip-bad-rows",
+                         r->path, line, column, shown, reason);
+    if (r->out->bad_rows++ < BAD_ROWS_SHOWN)
+        text_printf(&r->out->bad, "%s: line %" PRId32 ", column %s: '%s' %s; row left out\n",
+                    r->path, line, column, shown, reason);
+    return true;
+}
+
+/* NULL when the value is sound, otherwise why it is not. */
+static const char *check_value(field_state state, column_kind kind, double value) {
+    if (state == FIELD_EMPTY)
+        return "is no value";
+    if (state == FIELD_BAD)
+        return "is not a number";
+    if (kind == COLUMN_VOLUME)
+        return value < 0 ? "is negative" : value > most_volume ? "is too large" : NULL;
+    if (value <= 0)
+        return "is not a positive price";
+    return value < least_price  ? "is too small for a price"
+           : value > most_price ? "is too large for a price"
+                                : NULL;
+}
+
+/* Days on which a ticker of a side-by-side file has nothing at all are not rows of it. */
+static bool group_is_empty(const reading *r, const column_group *group) {
+    double ignored;
+    for (int kind = 0; kind < COLUMN_VALUES; ++kind)
+        if (group->at[kind] >= 0 &&
+            field_number(&ignored, r->fields[group->at[kind]], r->header.delimiter) != FIELD_EMPTY)
+            return false;
+    return true;
+}
+
+static bool read_group(reading *r, const column_group *group, int32_t series, int32_t date) {
+    double value[COLUMN_VALUES] = {0};
+    for (int kind = 0; kind < COLUMN_VALUES; ++kind) {
+        if (group->at[kind] < 0)
+            continue;
+        field field = r->fields[group->at[kind]];
+        field_state state = field_number(&value[kind], field, r->header.delimiter);
+        const char *reason = check_value(state, (column_kind)kind, value[kind]);
+        if (reason)
+            return refuse(r, r->line, column_name[kind], field, reason);
+    }
+    price_row row = {date, r->line, value[r->out->adjusted ? COLUMN_ADJ_CLOSE : COLUMN_CLOSE],
+                     value[COLUMN_VOLUME]};
+    if (!price_series_append(&r->out->series[series], &row))
+        return error_set(r->error, "%s: no memory for its rows", r->path);
+    return true;
+}
+
+/* The series of a row: the file's only one, or the one that the ticker column names. */
+static bool find_series(reading *r, int32_t *series, bool *bad) {
+    *series = 0;
+    *bad = false;
+    if (r->header.ticker < 0)
+        return true;
+    field name = r->fields[r->header.ticker];
+    if (name.length < 1 || name.length >= TICKER_NAME_SIZE) {
+        *bad = true;
+        return refuse(r, r->line, "ticker", name, "is not a ticker (1 to 31 bytes)");
+    }
+    *series = series_index_find(&r->index, r->out, name.text, name.length);
+    return *series >= 0 || error_set(r->error, "%s: no memory for its tickers", r->path);
+}
+
+static bool read_row(reading *r, const char *text, const char *end) {
+    const price_header *header = &r->header;
+    field whole = {text, (int32_t)(end - text < 1000 ? end - text : 1000)};
+    int32_t date, series,
+        count = field_split(r->fields, header->columns, text, end, header->delimiter);
+    bool bad;
+    if (count != header->columns)
+        return refuse(r, r->line, "1", whole,
+                      count < 0                 ? "has a quote out of place"
+                      : count < header->columns ? "has fewer fields than the header (cut short?)"
+                                                : "has more fields than the header");
+    date_form form;
+    field_state state = field_date(&date, &form, r->fields[header->date]);
+    if (state != FIELD_OK)
+        return refuse(r, r->line, "date", r->fields[header->date],
+                      state == FIELD_EMPTY ? "is no date"
+                                           : "is not a date as YYYY-MM-DD, MM/DD/YYYY or YYYYMMDD");
+    if (r->form == DATE_FORMS)
+        r->form = form;
+    if (header->period >= 0 && !field_equals(r->fields[header->period], "d"))
+        return refuse(r, r->line, "period", r->fields[header->period], "is not D, daily");
+    if (!find_series(r, &series, &bad) || bad)
+        return bad && r->options->skip_bad_rows;
+    if (header->group_count == 1)
+        return read_group(r, &header->groups[0], series, date);
+    for (int32_t i = 0; i < header->group_count; ++i)
+        if (!group_is_empty(r, &header->groups[i]) && !read_group(r, &header->groups[i], i, date))
+            return false;
+    return true;
+}
+
+static bool read_rows(reading *r, const char *text, const char *end) {
+    r->line = r->header.lines;
+    while (text < end) {
+        const char *line_end = memchr(text, '\n', (size_t)(end - text));
+        r->out->cut_short = !line_end;
+        if (!line_end)
+            line_end = end;
+        ++r->line;
+        size_t blank = 0;
+        while (text + blank < line_end && (text[blank] == ' ' || text[blank] == '\r'))
+            ++blank;
+        if (text + blank < line_end && !read_row(r, text, line_end))
+            return false;
+        text = line_end + 1;
+    }
+    return true;
+}
+
+/* Days must increase; the newest may come first in the file, and then all decrease. */
+static bool check_order(reading *r, price_series *series) {
+    r->newest_first = series->days > 1 && series->dates[0] > series->dates[series->days - 1];
+    price_series_orient(series);
+    for (int32_t day = 1; day < series->days;) {
+        if (series->dates[day] > series->dates[day - 1]) {
+            ++day;
+            continue;
+        }
+        char text[DATE_SIZE], reason[64];
+        date_format(text, series->dates[day]);
+        field value = {text, DATE_SIZE - 1};
+        if (series->dates[day] == series->dates[day - 1])
+            snprintf(reason, sizeof reason, "is there twice, first on line %" PRId32,
+                     series->lines[day - 1]);
+        else
+            snprintf(reason, sizeof reason, "is out of order");
+        if (!refuse(r, series->lines[day], "date", value, reason))
+            return false;
+        price_series_remove(series, day);
+    }
+    return true;
+}
+
+/* "AAPL" of "prices/AAPL.csv.gz" */
+static bool ticker_of_path(char name[TICKER_NAME_SIZE], const char *path, error *error) {
+    const char *slash = strrchr(path, '/'), *begin = slash ? slash + 1 : path;
+    size_t length = strlen(begin);
+    static const char *const endings[] = {".gz", ".csv", ".txt", ".tsv"};
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; ++i) {
+        size_t ending = strlen(endings[i]);
+        if (length > ending) {
+            field tail = {begin + length - ending, (int32_t)ending};
+            if (field_equals(tail, endings[i]))
+                length -= ending;
+        }
+    }
+    if (length < 1 || length >= TICKER_NAME_SIZE)
+        return error_set(error,
+                         "%s: the file's name is its ticker, and '%.*s' is longer than %d "
+                         "bytes; rename it",
+                         path, (int)length, begin, TICKER_NAME_SIZE - 1);
+    memcpy(name, begin, length);
+    name[length] = '\0';
+    return true;
+}
+
+static bool prepare_series(reading *r) {
+    char name[TICKER_NAME_SIZE];
+    if (r->header.ticker >= 0)
+        return true;
+    for (int32_t i = 0; i < r->header.group_count; ++i) {
+        const char *ticker = r->header.groups[i].ticker;
+        if (*ticker == '\0') {
+            if (!ticker_of_path(name, r->path, r->error))
+                return false;
+            ticker = name;
+        }
+        if (price_file_add(r->out, ticker, (int32_t)strlen(ticker)) < 0)
+            return error_set(r->error, "%s: no memory for its tickers", r->path);
+    }
+    return true;
+}
+
+/* What is plainly no price file is called what it is. */
+static bool check_text(const char *path, const char *data, size_t size, error *error) {
+    size_t at = 0;
+    while (at < size && strchr(" \t\r\n", data[at]) && data[at] != '\0')
+        ++at;
+    if (at == size)
+        return error_set(error, "%s: empty", path);
+    if (size >= 2 && (memcmp(data, "\xff\xfe", 2) == 0 || memcmp(data, "\xfe\xff", 2) == 0))
+        return error_set(error, "%s: UTF-16 text; save it as UTF-8", path);
+    const char *nul = memchr(data, '\0', size);
+    if (nul)
+        return error_set(error, "%s: binary, not text: a NUL at byte %zu", path,
+                         (size_t)(nul - data));
+    field first = {data + at, 5};
+    bool page = size - at >= 5 && (field_equals(first, "<html") || field_equals(first, "<!doc"));
+    if (page || data[at] == '{' || data[at] == '[')
+        return error_set(error, "%s: %s, not a price file; did a download fail?", path,
+                         page ? "a web page" : "JSON");
+    return true;
+}
+
+static void explain(reading *r, bool marked) {
+    const price_header *header = &r->header;
+    text *out = &r->out->explanation;
+    text_printf(out, "%s: %s%s-separated, columns", r->path, marked ? "byte-order mark, " : "",
+                header->delimiter == ','   ? "comma"
+                : header->delimiter == ';' ? "semicolon"
+                                           : "tab");
+    for (int kind = 0; kind < COLUMN_VALUES; ++kind)
+        if (header->groups[0].at[kind] >= 0)
+            text_printf(out, " %s", column_name[kind]);
+    if (header->unknown_columns > 0)
+        text_printf(out, " (%" PRId32 " others ignored)", header->unknown_columns);
+    text_printf(out, ", dates %s, %s first",
+                r->form < DATE_FORMS ? date_form_name[r->form] : "none",
+                r->newest_first ? "newest" : "oldest");
+    if (header->lines > 1)
+        text_printf(out, ", %" PRId32 " header lines", header->lines);
+    if (!r->out->adjusted)
+        text_append_string(out, ", no adjusted close: close is taken as adjusted already");
+    if (r->out->count == 1)
+        text_printf(out, "; ticker %s (from %s), %" PRId32 " rows\n", r->out->series[0].name,
+                    header->ticker >= 0         ? "a column"
+                    : *header->groups[0].ticker ? "the header"
+                                                : "the file's name",
+                    r->out->series[0].days);
+    else
+        text_printf(out, "; %" PRId32 " tickers %s\n", r->out->count,
+                    header->ticker >= 0 ? "in a column" : "side by side");
+}
+
+bool price_file_parse(price_file *out, const char *path, const char *data, size_t size,
+                      const market_options *options, error *error) {
+    *out = (price_file){.count = 0};
+    reading r = {.out = out, .path = path, .options = options, .form = DATE_FORMS, .error = error};
+    bool ok = false, marked = size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0;
+    const char *end = data + size, *rows = data;
+    data += marked ? 3 : 0;
+    if (!check_text(path, data, (size_t)(end - data), error) ||
+        !price_header_read(&r.header, path, data, end, &rows, error))
+        goto done;
+    out->adjusted = r.header.groups[0].at[COLUMN_ADJ_CLOSE] >= 0;
+    for (int32_t i = 0; i < r.header.group_count; ++i)
+        out->adjusted &= r.header.groups[i].at[COLUMN_ADJ_CLOSE] >= 0;
+    r.fields = calloc((size_t)r.header.columns, sizeof *r.fields);
+    if (!r.fields) {
+        error_set(error, "%s: no memory for %d columns", path, r.header.columns);
+        goto done;
+    }
+    if (!prepare_series(&r) || !read_rows(&r, rows, end))
+        goto done;
+    int64_t days = 0;
+    for (int32_t i = 0; i < out->count; ++i) {
+        if (!check_order(&r, &out->series[i]))
+            goto done;
+        days += out->series[i].days;
+    }
+    if (days == 0) {
+        error_set(error, "%s: a header and no sound row", path);
+        goto done;
+    }
+    explain(&r, marked);
+    ok = true;
+done:
+    free(r.fields);
+    free(r.index.slots);
+    price_header_free(&r.header);
+    if (!ok)
+        price_file_free(out);
+    return ok;
+}
+
+void price_file_free(price_file *file) {
+    for (int32_t i = 0; i < file->count; ++i)
+        price_series_free(&file->series[i]);
+    free(file->series);
+    text_free(&file->bad);
+    text_free(&file->explanation);
+    *file = (price_file){.count = 0};
+}
