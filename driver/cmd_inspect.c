@@ -122,7 +122,7 @@ static bool find_window(window *out, const dataset *dataset, const char *name, c
 
 static bool inspect(const dataset *dataset, const char *name, const char *date, bool as_json,
                     error *error) {
-    window window;
+    window window = {.ticker = NULL};
     if (!find_window(&window, dataset, name, date, error))
         return false;
     double *raw = malloc((size_t)window.ticker->days * DATASET_FEATURES * sizeof *raw);

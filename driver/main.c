@@ -6,6 +6,7 @@
 #include "command.h"
 
 static const struct command commands[] = {
+    {"synthesize", "make a synthetic market with known properties", cmd_synthesize},
     {"inspect", "show one window's raw and scaled features and its label", cmd_inspect},
     {NULL, NULL, NULL},
 };
