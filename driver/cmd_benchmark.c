@@ -12,6 +12,7 @@
 
 typedef struct benchmark_command {
     const char *prices, *out;
+    market_options market;
     string_list configurations;
     int argc;
     char **argv;
@@ -69,7 +70,7 @@ static bool run(benchmark_command *command, benchmark *benchmark, error *error) 
     dataset_options options;
     dataset_options_init(&options);
     const bool ok = add_configurations(benchmark, &command->configurations, error) &&
-                    market_read(&market, command->prices, &(market_options){0}, error) &&
+                    market_read(&market, command->prices, &command->market, error) &&
                     dataset_build(&dataset, &market, &options, NULL, error) &&
                     benchmark_run(benchmark, &dataset, error) &&
                     write_result(command, benchmark, &dataset, error);
@@ -89,9 +90,9 @@ int cmd_benchmark(int argc, char **argv) {
     benchmark.repeats = 3;
     rp_trainer_options_init(&benchmark.trainer);
     option options[] = {
-        {"prices", OPTION_STRING, &command.prices, "DIR", "price files", .required = true},
+        MARKET_OPTIONS(command.prices, command.market),
         {"configurations", OPTION_LIST, &command.configurations, "all|LIST",
-         "e.g. cpu,gpu-graph,gpu-fused:tf32 (default: all)"},
+         "e.g. cpu,gpu,gpu:fp32 (default: all)"},
         {"repeat", OPTION_INT64, &benchmark.repeats, "K", "timings of each", .least = 1,
          .most = BENCHMARK_REPEATS},
         {"epochs", OPTION_INT64, &benchmark.epochs, "N", "passes a timing", .least = 1,

@@ -31,17 +31,6 @@ static bool seed_path(char *path, size_t size, const char *file, uint64_t seed, 
     return length > 0 && (size_t)length < size;
 }
 
-static void print_data(const dataset *dataset) {
-    fprintf(stderr,
-            "%d tickers, %lld labelled rows, %lld windows: %lld train, %lld validation, %lld test, "
-            "%lld purged\n",
-            dataset->market->count, (long long)dataset->labelled_rows,
-            (long long)(dataset->train_windows + dataset->validation_windows +
-                        dataset->test_windows),
-            (long long)dataset->train_windows, (long long)dataset->validation_windows,
-            (long long)dataset->test_windows, (long long)dataset->purged_windows);
-}
-
 static bool train_seeds(const train_options *options, const dataset *dataset, error *error) {
     const char *file = options->training.checkpoint;
     training_result result = {0};
@@ -75,7 +64,7 @@ static bool train(train_options *options, error *error) {
               dataset_build(&dataset, &market, &options->dataset, NULL, error);
     if (ok) {
         if (!options->training.quiet) {
-            print_data(&dataset);
+            dataset_print_counts(&dataset, stderr);
         }
         ok = train_seeds(options, &dataset, error);
     }
@@ -106,15 +95,15 @@ int cmd_train(int argc, char **argv) {
     rp_trainer_options_init(&o.training.trainer);
     dataset_options_init(&o.dataset);
     rp_trainer_options *trainer = &o.training.trainer;
-    static const char *const precisions[] = {"fp16", "bf16", "tf32", "fp32", NULL};
+    static const char *const precisions[] = {"tf32", "fp32", NULL};
     option options[] = {
-        {"prices", OPTION_STRING, &o.prices, "DIR", "price files", .required = true},
+        MARKET_OPTIONS(o.prices, o.market),
         {"checkpoint", OPTION_STRING, &o.training.checkpoint, "FILE",
          "where the trained model goes (.safetensors)", .required = true},
         {"configuration", OPTION_STRING, &trainer->configuration, "NAME",
-         "cpu, gpu, gpu-kernel, gpu-graph, gpu-fused or cpu-fused"},
+         "cpu, gpu, gpu-kernel or gpu-graph"},
         {"precision", OPTION_STRING, &trainer->precision, "P",
-         "of the operands; gpu-fused has all four", .choices = precisions},
+         "of the operands (default: the configuration's fastest)", .choices = precisions},
         {"epochs", OPTION_INT64, &o.training.epochs, "N", "passes over the training windows",
          .least = 1, .most = 100000},
         {"batch", OPTION_INT64, &trainer->batch, "B", "windows an optimiser step", .least = 2,
@@ -143,9 +132,6 @@ int cmd_train(int argc, char **argv) {
          "steps between saves; 0: at ends of epochs, at most one a second", .least = 0,
          .most = 1e12},
         {"log", OPTION_STRING, &o.training.log, "FILE", "JSON lines, one an epoch"},
-        {"skip-bad-rows", OPTION_FLAG, &o.market.skip_bad_rows, NULL,
-         "leave out price rows that can't be read, and count them"},
-        {"explain", OPTION_FLAG, &o.market.explain, NULL, "say what each price file was read as"},
         {"quiet", OPTION_FLAG, &o.training.quiet, NULL, "only errors"},
     };
     int status;

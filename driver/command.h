@@ -15,7 +15,9 @@ struct command {
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns EXIT_* */
 };
 
+int cmd_benchmark(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_train(int argc, char **argv);
 int cmd_synthesize(int argc, char **argv);
 
 #endif

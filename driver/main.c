@@ -8,6 +8,10 @@
 static const struct command commands[] = {
     {"synthesize", "make a synthetic market with known properties", cmd_synthesize},
     {"inspect", "show one window's raw and scaled features and its label", cmd_inspect},
+#ifdef RP_HAVE_LIBRARY
+    {"train", "train a model and write its checkpoint", cmd_train},
+    {"benchmark", "time the same training in several configurations", cmd_benchmark},
+#endif
     {NULL, NULL, NULL},
 };
 

@@ -2,12 +2,18 @@
 
 #include <dlfcn.h>
 
+#include <cstdlib>
+
 #include "guard.h"
 
 namespace rp {
 namespace {
 
 const TorchPlugin *load() {
+    // libgomp's threads spin for milliseconds at every barrier by default, and when another process
+    // needs a core each spin burns its whole time slice: training was seen 100 times slower. Spin
+    // some microseconds, then sleep; a value that the user has set stays.
+    (void)setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
     // librp.so's run path contains its own folder, where the plugin lies too.
     void *library = dlopen("librp_torch.so", RTLD_NOW | RTLD_LOCAL);
     if (!library) {

@@ -3,7 +3,7 @@
 #ifndef BASE_RESULT_H
 #define BASE_RESULT_H
 
-#include <rp/rp.h>
+#include "rp/rp.h"
 
 #include "base/json.h"
 

@@ -7,7 +7,7 @@
 #ifndef BENCHMARK_BENCHMARK_H
 #define BENCHMARK_BENCHMARK_H
 
-#include <rp/rp.h>
+#include "rp/rp.h"
 
 #include "base/error.h"
 #include "base/json.h"

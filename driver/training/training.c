@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/date.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/signals.h"
@@ -83,11 +84,11 @@ static void describe_failed_batch(const run *run, error *error) {
     }
     for (int64_t i = 0; i < count && i < 3; ++i) {
         const int32_t row = run->dataset->windows[windows[i]];
-        char date[16];
-        date_format(date, run->dataset->row_date[row]);
+        char date[DATE_SIZE];
+        date_format(date, dataset_date(run->dataset, row));
         const size_t used = strlen(text);
         snprintf(text + used, sizeof text - used, "%s%s %s", i ? ", " : "",
-                 run->dataset->market->tickers[run->dataset->row_ticker[row]].name, date);
+                 run->dataset->market->tickers[dataset_ticker(run->dataset, row)].name, date);
     }
     const size_t used = strlen(error->message);
     snprintf(error->message + used, sizeof error->message - used,

@@ -3,7 +3,7 @@
 #ifndef TRAINING_TRAINING_H
 #define TRAINING_TRAINING_H
 
-#include <rp/rp.h>
+#include "rp/rp.h"
 
 #include "base/error.h"
 #include "dataset/dataset.h"
