@@ -13,12 +13,26 @@ static const char feature_names[] = "[\"ret5\",\"vol20\",\"rsi14\",\"volz20\"]";
 static const char *const quantile_key[CONFORMAL_LEVELS] = {"interval.quantile_80",
                                                            "interval.quantile_95"};
 
+/* Where the test period begins; without test windows, the day after the last known price. */
+static int32_t test_first_date(const dataset *dataset) {
+    if (dataset->test_windows > 0) {
+        return dataset->test_first_date;
+    }
+    int32_t last = dataset->train_last_date;
+    for (int32_t i = 0; i < dataset->market->count; i++) {
+        const ticker *ticker = &dataset->market->tickers[i];
+        int32_t date = ticker->dates[ticker->days - 1];
+        last = date > last ? date : last;
+    }
+    return last + 1;
+}
+
 void dataset_metadata_describe(dataset_metadata *out, const dataset *dataset,
                                const conformal *intervals) {
     *out = (dataset_metadata){.scaler = dataset->scaler,
                               .options = dataset->options,
                               .train_last_date = dataset->train_last_date,
-                              .test_first_date = dataset->test_first_date,
+                              .test_first_date = test_first_date(dataset),
                               .calibrated = intervals != NULL};
     snprintf(out->sha256, sizeof out->sha256, "%s", dataset->market->sha256);
     if (intervals) {

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/window_run.h"
-
 const char *const baseline_key[BASELINE_COUNT] = {
     "zero",           "train_mean",   "ticker_mean", "last_return", "minus_last_return",
     "ridge_last_row", "ridge_window",
@@ -20,7 +18,7 @@ const char *const baseline_label[BASELINE_COUNT] = {
     "Ridge on the window",
 };
 
-static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date, error *error) {
+static bool fit_means(baselines *out, const dataset *dataset, window_range train, error *error) {
     size_t tickers = (size_t)dataset->market->count;
     int64_t *windows = calloc(tickers + 1, sizeof *windows);
     out->ticker_mean = calloc(tickers + 1, sizeof *out->ticker_mean);
@@ -30,7 +28,7 @@ static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date,
     }
     double sum = 0;
     int64_t count = 0;
-    for (window_run run = {0}; window_run_next(&run, dataset, INT32_MIN, last_date);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, train);) {
         int32_t ticker = run.ticker;
         for (int64_t row = run.first; row <= run.last; row++) {
             out->ticker_mean[ticker] += dataset_return(dataset, row);
@@ -49,12 +47,12 @@ static bool fit_means(baselines *out, const dataset *dataset, int32_t last_date,
     return true;
 }
 
-bool baselines_fit(baselines *out, const dataset *dataset, int32_t train_last_date, error *error) {
+bool baselines_fit(baselines *out, const dataset *dataset, window_range train, error *error) {
     memset(out, 0, sizeof *out);
     int32_t steps = dataset->options.time_steps;
-    bool ok = fit_means(out, dataset, train_last_date, error) &&
-              ridge_fit(&out->last_row, dataset, 1, train_last_date, error) &&
-              ridge_fit(&out->window, dataset, steps, train_last_date, error);
+    bool ok = fit_means(out, dataset, train, error) &&
+              ridge_fit(&out->last_row, dataset, 1, train, error) &&
+              ridge_fit(&out->window, dataset, steps, train, error);
     if (!ok) {
         baselines_free(out);
     }

@@ -25,8 +25,8 @@ typedef struct baselines {
     ridge last_row, window;
 } baselines;
 
-/* Fits on the windows that end on or before `train_last_date`. */
-bool baselines_fit(baselines *out, const dataset *dataset, int32_t train_last_date, error *error);
+/* Fits on the windows in `train`. */
+bool baselines_fit(baselines *out, const dataset *dataset, window_range train, error *error);
 void baselines_free(baselines *baselines);
 
 /* forecast [panel->rows]. */

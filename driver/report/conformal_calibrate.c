@@ -5,38 +5,40 @@
 #include "report/forecast.h"
 
 /* The dates of windows[first .. first+count-1]. */
-static void date_range(const dataset *dataset, int64_t first, int64_t count, int32_t range[2]) {
-    range[0] = INT32_MAX;
-    range[1] = INT32_MIN;
+static void date_range(const dataset *dataset, int64_t first, int64_t count, window_range *range) {
+    range->first_date = INT32_MAX;
+    range->last_date = INT32_MIN;
     for (int64_t i = first; i < first + count; i++) {
         int32_t date = dataset_date(dataset, dataset->windows[i]);
-        range[0] = date < range[0] ? date : range[0];
-        range[1] = date > range[1] ? date : range[1];
+        range->first_date = date < range->first_date ? date : range->first_date;
+        range->last_date = date > range->last_date ? date : range->last_date;
     }
 }
 
-/* Moves range[0] to the latest date that leaves at least a tenth of the training windows. */
-static bool keep_last_tenth(const dataset *dataset, int32_t range[2], error *error) {
-    int64_t *windows_on = calloc((size_t)(range[1] - range[0]) + 1, sizeof *windows_on);
+/* Moves range->first_date to the latest date that leaves at least a tenth of the training windows.
+ */
+static bool keep_last_tenth(const dataset *dataset, window_range *range, error *error) {
+    int64_t *windows_on =
+        calloc((size_t)(range->last_date - range->first_date) + 1, sizeof *windows_on);
     if (!windows_on) {
         return error_set(error, "out of memory for the days of the calibration block");
     }
     for (int64_t i = 0; i < dataset->train_windows; i++) {
-        windows_on[dataset_date(dataset, dataset->windows[i]) - range[0]]++;
+        windows_on[dataset_date(dataset, dataset->windows[i]) - range->first_date]++;
     }
-    int32_t start = range[1];
-    int64_t kept = windows_on[start - range[0]];
+    int32_t start = range->last_date;
+    int64_t kept = windows_on[start - range->first_date];
     while (kept * 10 < dataset->train_windows) {
         start--;
-        kept += windows_on[start - range[0]];
+        kept += windows_on[start - range->first_date];
     }
-    range[0] = start;
+    range->first_date = start;
     free(windows_on);
     return true;
 }
 
 /* Dates of the calibration block: see the head of conformal.h. */
-static bool find_block(const dataset *dataset, int32_t range[2], error *error) {
+static bool find_block(const dataset *dataset, window_range *range, error *error) {
     if (dataset->validation_windows > 0) {
         date_range(dataset, dataset->train_windows, dataset->validation_windows, range);
         return true;
@@ -50,12 +52,12 @@ static bool find_block(const dataset *dataset, int32_t range[2], error *error) {
 
 bool conformal_calibrate(conformal *out, const dataset *dataset, rp_predictor *predictor,
                          error *error) {
-    int32_t range[2] = {0, 0};
-    if (!find_block(dataset, range, error)) {
+    window_range range = {.label_before = dataset->test_first_date};
+    if (!find_block(dataset, &range, error)) {
         return false;
     }
     panel block;
-    if (!panel_select(&block, dataset, range[0], range[1], error)) {
+    if (!panel_select(&block, dataset, range, error)) {
         return false;
     }
     double *forecast = malloc((size_t)(block.rows + 1) * sizeof *forecast);

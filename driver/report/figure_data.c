@@ -6,7 +6,6 @@
 
 #include "report/rank.h"
 #include "report/series.h"
-#include "report/window_run.h"
 
 enum { COLUMNS = 2 + CONFORMAL_LEVELS + 6 };
 
@@ -102,9 +101,9 @@ static bool gather_groups(groups *out, const panel *panel, const double *forecas
 
 /* Shares of the scaled features of the rows that end windows between two dates. */
 static void gather_histogram(double out[DATASET_FEATURES][HISTOGRAM_BINS], const dataset *dataset,
-                             int32_t first_date, int32_t last_date) {
+                             window_range range) {
     double rows = 0;
-    for (window_run run = {0}; window_run_next(&run, dataset, first_date, last_date);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, range);) {
         for (int64_t row = run.first; row <= run.last; row++, rows++) {
             for (int f = 0; f < DATASET_FEATURES; f++) {
                 double value = (double)dataset->features[row * DATASET_FEATURES + f];
@@ -174,8 +173,8 @@ bool figure_data_gather(figure_data *out, const report *r, error *error) {
         figure_data_free(out);
         return error_set(error, "out of memory for the figures of the report");
     }
-    gather_histogram(out->histogram[0], r->dataset, INT32_MIN, r->metadata->train_last_date);
-    gather_histogram(out->histogram[1], r->dataset, r->metadata->test_first_date, INT32_MAX);
+    gather_histogram(out->histogram[0], r->dataset, window_range_train(r->metadata));
+    gather_histogram(out->histogram[1], r->dataset, window_range_test(r->metadata));
     for (int epoch = 0; epoch < LOSS_EPOCHS; epoch++) {
         out->epoch[epoch] = epoch + 1;
     }

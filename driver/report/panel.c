@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dataset/dataset.h"
 #include "report/rank.h"
-#include "report/window_run.h"
 
 static bool allocate(panel *out, int64_t rows, int64_t days, error *error) {
     *out = (panel){.rows = rows, .days = days};
@@ -56,8 +54,8 @@ static bool rank_actual(panel *out, error *error) {
 
 /* A counting sort by date: the data set's rows are in ticker order, so each day's are too.
  * next [last-first+2]: rows of each date on entry, used up as each date's next free row. */
-static bool fill(panel *out, int64_t *next, const dataset *dataset, int32_t first, int32_t last,
-                 error *error) {
+static bool fill(panel *out, int64_t *next, const dataset *dataset, window_range range,
+                 int32_t first, int32_t last, error *error) {
     int64_t days = 0, rows = 0;
     for (int32_t i = 0; i <= last - first; i++) {
         days += next[i] > 0;
@@ -75,7 +73,7 @@ static bool fill(panel *out, int64_t *next, const dataset *dataset, int32_t firs
             out->day_first[++day] = row;
         }
     }
-    for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, range);) {
         for (int64_t source = run.first; source <= run.last; source++) {
             int64_t row = next[dataset_date(dataset, source) - first]++;
             out->ticker[row] = run.ticker;
@@ -97,10 +95,9 @@ int64_t panel_widest_day(const panel *panel) {
     return widest;
 }
 
-bool panel_select(panel *out, const dataset *dataset, int32_t first_date, int32_t last_date,
-                  error *error) {
+bool panel_select(panel *out, const dataset *dataset, window_range range, error *error) {
     int32_t first = INT32_MAX, last = INT32_MIN; /* the dates that occur */
-    for (window_run run = {0}; window_run_next(&run, dataset, first_date, last_date);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, range);) {
         int32_t from = dataset_date(dataset, run.first), to = dataset_date(dataset, run.last);
         first = from < first ? from : first;
         last = to > last ? to : last;
@@ -112,12 +109,12 @@ bool panel_select(panel *out, const dataset *dataset, int32_t first_date, int32_
     if (!next) {
         return error_set(error, "out of memory for the days of the report");
     }
-    for (window_run run = {0}; window_run_next(&run, dataset, first, last);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, range);) {
         for (int64_t row = run.first; row <= run.last; row++) {
             next[dataset_date(dataset, row) - first]++;
         }
     }
-    bool ok = fill(out, next, dataset, first, last, error);
+    bool ok = fill(out, next, dataset, range, first, last, error);
     free(next);
     if (ok && !rank_actual(out, error)) {
         panel_free(out);

@@ -5,9 +5,7 @@
 
 #include <stdint.h>
 
-#include "base/error.h"
-
-struct dataset;
+#include "report/window_run.h"
 
 typedef struct panel {
     int64_t rows;        /* N */
@@ -22,9 +20,8 @@ typedef struct panel {
     float *actual_rank;  /* [N] rank of `actual` within its day, from 1; ties share their mean */
 } panel;
 
-/* The labelled windows of `dataset` that end on first_date..last_date, both included. */
-bool panel_select(panel *out, const struct dataset *dataset, int32_t first_date, int32_t last_date,
-                  error *error);
+/* The labelled windows of `dataset` in `range`. */
+bool panel_select(panel *out, const dataset *dataset, window_range range, error *error);
 
 /* Rows of the day that has most. */
 int64_t panel_widest_day(const panel *panel);

@@ -10,11 +10,12 @@
 enum { BOOTSTRAP_SEED = 20 };
 
 bool report_begin(report *out, const dataset *dataset, const dataset_metadata *metadata,
-                  error *error) {
+                  const audit *audit, error *error) {
     memset(out, 0, sizeof *out);
     out->dataset = dataset;
     out->metadata = metadata;
-    if (!panel_select(&out->panel, dataset, metadata->test_first_date, INT32_MAX, error)) {
+    out->audit = *audit;
+    if (!panel_select(&out->panel, dataset, window_range_test(metadata), error)) {
         return false;
     }
     if (out->panel.rows == 0) {
@@ -26,7 +27,7 @@ bool report_begin(report *out, const dataset *dataset, const dataset_metadata *m
                          "test period begins; give later prices",
                          date);
     }
-    if (!baselines_fit(&out->baselines, dataset, metadata->train_last_date, error)) {
+    if (!baselines_fit(&out->baselines, dataset, window_range_train(metadata), error)) {
         panel_free(&out->panel);
         return false;
     }
@@ -103,7 +104,8 @@ bool report_finish(report *r, error *error) {
                                  .intervals = &r->intervals,
                                  .models = r->model_statistics,
                                  .model_count = r->model_count,
-                                 .baselines = r->baseline_statistics};
+                                 .baselines = r->baseline_statistics,
+                                 .audit = r->audit};
     verdict_reach(&r->verdict, &evidence);
     return true;
 }

@@ -26,7 +26,8 @@ typedef struct report_model {
 typedef struct report {
     const dataset *dataset;           /* borrowed */
     const dataset_metadata *metadata; /* borrowed */
-    struct panel panel;               /* the test period */
+    struct audit audit;
+    struct panel panel; /* the test period */
     struct baselines baselines;
     int32_t model_count;
     report_model models[REPORT_MODELS];
@@ -42,7 +43,7 @@ typedef struct report {
 
 /* Selects the test period (from metadata->test_first_date on) and fits the baselines. */
 bool report_begin(report *out, const dataset *dataset, const dataset_metadata *metadata,
-                  error *error);
+                  const audit *audit, error *error);
 
 /* Takes over model->forecast, in the order of report->panel. */
 void report_add_model(report *report, const report_model *model);

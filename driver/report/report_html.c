@@ -186,19 +186,29 @@ static void baseline_table(text *out, const report *r) {
     text_append_string(out, "</tbody></table></div>\n");
 }
 
+static void alarm_cell(text *out, bool raised, bool checked) {
+    text_printf(out, "<td%s>%s</td></tr>\n", raised ? " class=\"raised\"" : "",
+                raised    ? "ALARM"
+                : checked ? "quiet"
+                          : "other files");
+}
+
 static void alarm_table(text *out, const report *r) {
     text_append_string(out,
                        "<h2>Alarms: too good to be true?</h2><div class=\"scroll\"><table><thead>"
                        "<tr><th>statistic</th><th>value</th><th>limit</th><th>alarm</th></tr>"
                        "</thead><tbody>\n");
-    for (int i = 0; i < VERDICT_ALARMS; i++) {
+    for (int i = 0; i < ALARM_SCALER; i++) {
         const alarm *alarm = &r->verdict.alarms[i];
-        text_printf(out, "<tr><th>%s</th>", statistic_table[alarm->statistic].label);
+        text_printf(out, "<tr><th>%s</th>", alarm->label);
         cell(out, alarm->statistic, alarm->value);
         cell(out, alarm->statistic, alarm->limit);
-        text_printf(out, "<td%s>%s</td></tr>\n", alarm->raised ? " class=\"raised\"" : "",
-                    alarm->raised ? "ALARM" : "quiet");
+        alarm_cell(out, alarm->raised, true);
     }
+    text_append_string(out, "<tr><th>scaler refitted</th><td></td><td></td>");
+    alarm_cell(out, r->audit.scaler_differs, r->audit.checked);
+    text_append_string(out, "<tr><th>split refound</th><td></td><td></td>");
+    alarm_cell(out, r->audit.split_differs, r->audit.checked);
     text_append_string(out, "</tbody></table></div>\n");
 }
 

@@ -31,7 +31,7 @@ static void write_intervals(json *json, const char *key, const intervals *around
     json_end(json);
 }
 
-static void write_verdict(json *json, const verdict *verdict) {
+static void write_verdict(json *json, const verdict *verdict, const audit *audit) {
     json_object(json, "verdict");
     json_string(json, "kind", verdict_kind_name(verdict->kind));
     json_bool(json, "skill", verdict->kind == VERDICT_SKILL);
@@ -39,16 +39,18 @@ static void write_verdict(json *json, const verdict *verdict) {
     json_string(json, "sentence", verdict->sentence);
     json_string(json, "comparison", verdict->comparison);
     json_array(json, "alarms");
-    for (int i = 0; i < VERDICT_ALARMS; i++) {
+    for (int i = 0; i < ALARM_COUNT; i++) {
         const alarm *alarm = &verdict->alarms[i];
         json_object(json, NULL);
-        json_string(json, "statistic", statistic_table[alarm->statistic].key);
+        json_string(json, "name", alarm->key);
+        json_string(json, "label", alarm->label);
         json_double(json, "value", alarm->value);
         json_double(json, "limit", alarm->limit);
         json_bool(json, "raised", alarm->raised);
         json_end(json);
     }
     json_end(json);
+    json_bool(json, "scaler_and_split_checked", audit->checked);
     json_end(json);
 }
 
@@ -156,7 +158,7 @@ static void write_definitions(json *json) {
 }
 
 void report_json(json *json, const report *report) {
-    write_verdict(json, &report->verdict);
+    write_verdict(json, &report->verdict, &report->audit);
     write_data(json, report);
     write_models(json, report);
     write_baselines(json, report);

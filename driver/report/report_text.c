@@ -105,14 +105,23 @@ static void coverage_lines(text *out, const report *r) {
 
 static void alarm_lines(text *out, const report *r) {
     text_append_string(out, "\nAlarms (possible leakage)\n");
-    for (int i = 0; i < VERDICT_ALARMS; i++) {
+    for (int i = 0; i < ALARM_SCALER; i++) {
         const alarm *alarm = &r->verdict.alarms[i];
         char value[STATISTIC_TEXT], limit[STATISTIC_TEXT];
         statistic_format(value, alarm->statistic, alarm->value);
         statistic_format(limit, alarm->statistic, alarm->limit);
-        text_printf(out, "  %-20s %10s, limit %8s  %s\n", statistic_table[alarm->statistic].label,
-                    value, limit, alarm->raised ? "ALARM" : "quiet");
+        text_printf(out, "  %-20s %10s, limit %8s  %s\n", alarm->label, value, limit,
+                    alarm->raised ? "ALARM" : "quiet");
     }
+    for (int i = ALARM_SCALER; i < ALARM_COUNT; i++) {
+        if (r->verdict.alarms[i].raised) {
+            text_printf(out, "  ALARM: %s\n", r->verdict.alarms[i].label);
+        }
+    }
+    text_append_string(out, r->audit.checked
+                                ? "  scaler and split were refitted on the training days\n"
+                                : "  scaler and split can't be refitted: other price files than "
+                                  "those of training\n");
 }
 
 void report_text(text *out, const report *report) {

@@ -3,8 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "report/window_run.h"
-
 enum { F = DATASET_FEATURES };
 
 /* Sums over windows; inputs are numbered lag * F + feature, P = lags * F of them. */
@@ -123,7 +121,7 @@ static bool solve_centred(ridge *out, sums *s) {
     return true;
 }
 
-bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, int32_t last_date, error *error) {
+bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, window_range train, error *error) {
     if (lags < 1 || lags > RIDGE_LAGS || lags > dataset->options.time_steps) {
         return error_set(error, "a ridge regression over %d rows is not possible here", lags);
     }
@@ -137,7 +135,7 @@ bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, int32_t last_da
               .input_target = memory + P,
               .products = memory + 2 * P,
               .lead = memory + 2 * P + P * P};
-    for (window_run run = {0}; window_run_next(&run, dataset, INT32_MIN, last_date);) {
+    for (window_run run = {0}; window_run_next(&run, dataset, train);) {
         add_run(&s, dataset, &run);
     }
     out->lags = lags;

@@ -4,7 +4,7 @@
 #ifndef REPORT_RIDGE_H
 #define REPORT_RIDGE_H
 
-#include "dataset/dataset.h"
+#include "report/window_run.h"
 
 enum { RIDGE_LAGS = 64 }; /* at most */
 #define RIDGE_PENALTY 1.0 /* scikit-learn's default */
@@ -15,8 +15,8 @@ typedef struct ridge {
     double weight[RIDGE_LAGS * DATASET_FEATURES]; /* [lag][feature], lag 0 the last row */
 } ridge;
 
-/* Fits on the windows that end on or before `last_date`. */
-bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, int32_t last_date, error *error);
+/* Fits on the windows in `train`. */
+bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, window_range train, error *error);
 
 /* Forecast of the window that ends at `row`. */
 double ridge_forecast(const ridge *ridge, const dataset *dataset, int64_t row);

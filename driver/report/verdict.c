@@ -1,17 +1,22 @@
 #include "report/verdict.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "report/baselines.h"
 #include "report/series.h"
 
-static const alarm alarm_limits[VERDICT_ALARMS] = {
-    {.statistic = STATISTIC_R2_ZERO, .limit = 0.01},
-    {.statistic = STATISTIC_DIRECTION, .limit = 0.54},
-    {.statistic = STATISTIC_IC, .limit = 0.05},
-    {.statistic = STATISTIC_SHARPE_NET, .limit = 2.0},
+static const alarm alarm_limits[ALARM_COUNT] = {
+    [ALARM_R2] = {"r2_zero", "R2 against zero", STATISTIC_R2_ZERO, 0.01, NAN, false},
+    [ALARM_DIRECTION] = {"direction", "direction right", STATISTIC_DIRECTION, 0.54, NAN, false},
+    [ALARM_IC] = {"ic", "mean daily IC", STATISTIC_IC, 0.05, NAN, false},
+    [ALARM_SHARPE] = {"sharpe_net", "net Sharpe ratio", STATISTIC_SHARPE_NET, 2.0, NAN, false},
+    [ALARM_SCALER] = {"scaler", "the scaler was not fitted on the training rows alone",
+                      STATISTIC_COUNT, NAN, NAN, false},
+    [ALARM_SPLIT] = {"split", "the split is not the chronological one", STATISTIC_COUNT, NAN, NAN,
+                     false},
 };
 
 const char *verdict_kind_name(verdict_kind kind) {
@@ -24,19 +29,25 @@ static double magnitude(const alarm *alarm, double value) {
 }
 
 /* Any model may raise an alarm, not only the first. */
+static void find_worst(alarm *alarm, const verdict_evidence *e) {
+    for (int32_t m = 0; m < e->model_count; m++) {
+        double value = e->models[m].value[alarm->statistic];
+        if (isnan(alarm->value) || magnitude(alarm, value) > magnitude(alarm, alarm->value)) {
+            alarm->value = value;
+        }
+    }
+    alarm->raised = magnitude(alarm, alarm->value) > alarm->limit;
+}
+
 static void check_alarms(verdict *out, const verdict_evidence *e) {
     memcpy(out->alarms, alarm_limits, sizeof alarm_limits);
-    for (int i = 0; i < VERDICT_ALARMS; i++) {
-        alarm *alarm = &out->alarms[i];
-        alarm->value = NAN;
-        for (int32_t m = 0; m < e->model_count; m++) {
-            double value = e->models[m].value[alarm->statistic];
-            if (isnan(alarm->value) || magnitude(alarm, value) > magnitude(alarm, alarm->value)) {
-                alarm->value = value;
-            }
-        }
-        alarm->raised = magnitude(alarm, alarm->value) > alarm->limit;
-        out->leakage = out->leakage || alarm->raised;
+    for (int i = 0; i < ALARM_SCALER; i++) {
+        find_worst(&out->alarms[i], e);
+    }
+    out->alarms[ALARM_SCALER].raised = e->audit.scaler_differs;
+    out->alarms[ALARM_SPLIT].raised = e->audit.split_differs;
+    for (int i = 0; i < ALARM_COUNT; i++) {
+        out->leakage = out->leakage || out->alarms[i].raised;
     }
 }
 
@@ -72,45 +83,64 @@ static baseline best_baseline(const verdict_evidence *e) {
     return best;
 }
 
-/* "R2 is -0.49% [-1.10%, +0.12%]", and the seeds' mean and deviation when there are several. */
-static void write_r2(char *out, size_t size, const verdict_evidence *e) {
-    interval r2 = e->intervals->value[STATISTIC_R2_ZERO];
-    int used = snprintf(out, size, "R2 is %+.2f%% [%+.2f%%, %+.2f%%]",
-                        100 * e->model->value[STATISTIC_R2_ZERO], 100 * r2.low, 100 * r2.high);
-    if (e->model_count > 1 && used > 0 && (size_t)used < size) {
-        moments seeds = over_models(e, STATISTIC_R2_ZERO);
-        snprintf(out + used, size - (size_t)used, ", over %d seeds %+.2f%% +- %.2f%%",
-                 e->model_count, 100 * moments_mean(&seeds), 100 * moments_deviation(&seeds));
-    }
+static void append(char *out, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void append(char *out, size_t size, const char *format, ...) {
+    size_t used = strlen(out);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(out + used, size - used, format, arguments);
+    va_end(arguments);
 }
 
+static void append_excess(char *out, size_t size, const alarm *alarm) {
+    bool percent = statistic_table[alarm->statistic].unit != UNIT_NUMBER;
+    double scale = percent ? 100 : 1;
+    append(out, size, "%s%s %.*f%s > %g%s", out[0] ? ", " : "", alarm->label, percent ? 1 : 3,
+           magnitude(alarm, alarm->value) * scale, percent ? "%" : "", alarm->limit * scale,
+           percent ? "%" : "");
+}
+
+/* "R2 against zero 3.7% > 1%, ... is too good to be true for daily returns; the scaler was ..." */
 static void write_alarms(char *out, size_t size, const verdict *v) {
-    size_t used = 0;
     out[0] = '\0';
-    for (int i = 0; i < VERDICT_ALARMS && used < size; i++) {
-        const alarm *alarm = &v->alarms[i];
-        if (alarm->raised) {
-            bool percent = statistic_table[alarm->statistic].unit != UNIT_NUMBER;
-            double scale = percent ? 100 : 1;
-            int written = snprintf(out + used, size - used, "%s%s %.*f%s > %g%s",
-                                   used > 0 ? ", " : "", statistic_table[alarm->statistic].label,
-                                   percent ? 1 : 3, magnitude(alarm, alarm->value) * scale,
-                                   percent ? "%" : "", alarm->limit * scale, percent ? "%" : "");
-            used += written > 0 ? (size_t)written : 0;
+    for (int i = 0; i < ALARM_SCALER; i++) {
+        if (v->alarms[i].raised) {
+            append_excess(out, size, &v->alarms[i]);
+        }
+    }
+    if (out[0]) {
+        append(out, size, " is too good to be true for daily returns");
+    }
+    for (int i = ALARM_SCALER; i < ALARM_COUNT; i++) {
+        if (v->alarms[i].raised) {
+            append(out, size, "%s%s", out[0] ? "; " : "", v->alarms[i].label);
         }
     }
 }
 
+/* "R2 is -0.49% [-1.10%, +0.12%]", and the seeds' mean and deviation when there are several. */
+static void write_r2(char *out, size_t size, const verdict_evidence *e) {
+    interval r2 = e->intervals->value[STATISTIC_R2_ZERO];
+    snprintf(out, size, "R2 is %+.2f%% [%+.2f%%, %+.2f%%]",
+             100 * e->model->value[STATISTIC_R2_ZERO], 100 * r2.low, 100 * r2.high);
+    if (e->model_count > 1) {
+        moments seeds = over_models(e, STATISTIC_R2_ZERO);
+        append(out, size, ", over %d seeds %+.2f%% +- %.2f%%", e->model_count,
+               100 * moments_mean(&seeds), 100 * moments_deviation(&seeds));
+    }
+}
+
 static void write_sentence(verdict *out, const verdict_evidence *e) {
-    char r2[160], alarms[256];
+    char r2[160], alarms[400];
     write_r2(r2, sizeof r2, e);
     write_alarms(alarms, sizeof alarms, out);
     char *to = out->sentence;
     size_t size = sizeof out->sentence;
     if (out->leakage) {
         snprintf(to, size,
-                 "Possible leakage: %s is too good to be true for daily returns; find out why "
-                 "before you believe that the LSTM's %s.",
+                 "Possible leakage: %s. Find out why before you believe that the LSTM's %s.",
                  alarms, r2);
     } else if (out->kind == VERDICT_SKILL) {
         snprintf(to, size, "Skill: the LSTM's errors are smaller than the zero forecast's; its %s.",

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "report/audit.h"
 #include "report/bootstrap.h"
 
 typedef enum verdict_kind {
@@ -15,21 +16,23 @@ typedef enum verdict_kind {
 /* Harvey, Liu and Zhu (2016): after so many tries by so many people a t of 2 proves nothing. */
 #define VERDICT_RANKING_T 3.0
 
-/* Daily stock returns are nearly unpredictable: results beyond these limits have, so far, been
- * mistakes in the data. */
-enum { VERDICT_ALARMS = 4 };
+/* Signs of leakage. Daily stock returns are nearly unpredictable: statistics beyond these limits
+ * have, so far, been mistakes in the data. */
+enum { ALARM_R2, ALARM_DIRECTION, ALARM_IC, ALARM_SHARPE, ALARM_SCALER, ALARM_SPLIT, ALARM_COUNT };
 typedef struct alarm {
-    enum statistic statistic;
+    const char *key;          /* in JSON */
+    const char *label;        /* for people */
+    enum statistic statistic; /* STATISTIC_COUNT for those of the audit, which have no numbers */
     double limit;
     double value; /* of the worst model */
-    bool raised;  /* value (for IC: its magnitude) > limit */
+    bool raised;  /* value (for IC: its magnitude) > limit, or found by the audit */
 } alarm;
 
 typedef struct verdict {
     verdict_kind kind;
-    alarm alarms[VERDICT_ALARMS];
+    alarm alarms[ALARM_COUNT];
     bool leakage; /* an alarm is raised */
-    char sentence[512];
+    char sentence[640];
     char comparison[256]; /* against the best baseline */
 } verdict;
 
@@ -39,6 +42,7 @@ typedef struct verdict_evidence {
     const statistics *models;   /* [model_count] of all, the first included */
     int32_t model_count;
     const statistics *baselines; /* [BASELINE_COUNT] */
+    struct audit audit;
 } verdict_evidence;
 
 void verdict_reach(verdict *out, const verdict_evidence *evidence);

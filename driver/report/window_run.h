@@ -1,13 +1,22 @@
-/* The labelled windows of a data set between two dates, as one run of consecutive rows a ticker:
+/* The labelled windows of a data set in a range of days, as one run of consecutive rows a ticker:
  * what reads all of them needs no list, and sums over overlapping windows can be updated from row
  * to row.
  *
- *     for (window_run run = {0}; window_run_next(&run, dataset, first, last);) ...
+ *     for (window_run run = {0}; window_run_next(&run, dataset, range);) ...
  */
 #ifndef REPORT_WINDOW_RUN_H
 #define REPORT_WINDOW_RUN_H
 
-#include "dataset/dataset.h"
+#include "dataset/dataset_metadata.h"
+
+typedef struct window_range {
+    int32_t first_date, last_date; /* days on which the windows end, both included */
+    int32_t label_before;          /* the labels' days are earlier than this */
+} window_range;
+
+/* Up to the last training day; a label in the test period would be a leak. */
+window_range window_range_train(const dataset_metadata *metadata);
+window_range window_range_test(const dataset_metadata *metadata);
 
 typedef struct window_run {
     int32_t ticker;
@@ -15,8 +24,7 @@ typedef struct window_run {
     int32_t next;        /* the ticker to go on with */
 } window_run;
 
-/* The next ticker's windows that end on first_date..last_date; false after the last ticker. */
-bool window_run_next(window_run *run, const dataset *dataset, int32_t first_date,
-                     int32_t last_date);
+/* The next ticker that has windows in the range; false after the last one. */
+bool window_run_next(window_run *run, const dataset *dataset, window_range range);
 
 #endif

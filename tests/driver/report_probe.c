@@ -176,7 +176,7 @@ int main(int argc, char **argv) {
     make_dataset(&rows, (int32_t)number[0]);
     report report = {0};
     error error = {""};
-    bool ok = report_begin(&report, &rows.dataset, &metadata, &error);
+    bool ok = report_begin(&report, &rows.dataset, &metadata, &(audit){0}, &error);
     if (ok) {
         add_models(&report, &rows);
         ok = report_finish(&report, &error) && write_all(&report, argv[7], &error);

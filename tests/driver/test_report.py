@@ -21,7 +21,7 @@ PROBE = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build" / "default")) / "
 pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
 
 STEPS = 20
-TRAIN_LAST, TEST_FIRST = 18200, 18202  # day numbers; the days between are purged
+TRAIN_LAST, TEST_FIRST = 18201, 18203  # day numbers; labels are known before the test period
 QUANTILES = (1.3, 2.1)
 FEATURES = ["x0", "x1", "x2", "x3"]
 EQUAL = dict(rtol=1e-9, atol=1e-14)  # other orders of summation in double precision
@@ -83,11 +83,12 @@ def made(tmp_path_factory):
     rows = make_rows()
     report, forecasts = run_probe(rows, tmp_path_factory.mktemp("report"))
     windows = windows_of(rows)
+    label_date = rows.groupby("ticker")["date"].shift(-1).loc[windows.index]
     return {
         "rows": rows,
         "report": report,
         "forecasts": forecasts,
-        "train": windows[windows["date"] <= TRAIN_LAST],
+        "train": windows[(windows["date"] <= TRAIN_LAST) & (label_date < TEST_FIRST)],
         "test": windows[windows["date"] >= TEST_FIRST].sort_values(["date", "ticker"]),
     }
 
