@@ -16,7 +16,9 @@ struct command {
 };
 
 int cmd_benchmark(int argc, char **argv);
+int cmd_evaluate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_predict(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_synthesize(int argc, char **argv);
 

@@ -10,6 +10,8 @@ static const struct command commands[] = {
     {"inspect", "show one window's raw and scaled features and its label", cmd_inspect},
 #ifdef RP_HAVE_LIBRARY
     {"train", "train a model and write its checkpoint", cmd_train},
+    {"evaluate", "say what a model is worth on days it has not seen", cmd_evaluate},
+    {"predict", "predict the next day's returns, with intervals", cmd_predict},
     {"benchmark", "time the same training in several configurations", cmd_benchmark},
 #endif
     {NULL, NULL, NULL},

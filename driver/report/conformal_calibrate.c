@@ -52,7 +52,8 @@ static bool find_block(const dataset *dataset, window_range *range, error *error
 
 bool conformal_calibrate(conformal *out, const dataset *dataset, rp_predictor *predictor,
                          error *error) {
-    window_range range = {.label_before = dataset->test_first_date};
+    int32_t test = dataset->test_first_date; /* INT32_MAX without test windows */
+    window_range range = {.label_before = test < INT32_MAX ? test + 1 : test};
     if (!find_block(dataset, &range, error)) {
         return false;
     }

@@ -14,7 +14,8 @@ typedef struct window_range {
     int32_t label_before;          /* the labels' days are earlier than this */
 } window_range;
 
-/* Up to the last training day; a label in the test period would be a leak. */
+/* Up to the last training day, with labels that are known when the first forecast of the test
+ * period is made. */
 window_range window_range_train(const dataset_metadata *metadata);
 window_range window_range_test(const dataset_metadata *metadata);
 

@@ -88,7 +88,7 @@ def made(tmp_path_factory):
         "rows": rows,
         "report": report,
         "forecasts": forecasts,
-        "train": windows[(windows["date"] <= TRAIN_LAST) & (label_date < TEST_FIRST)],
+        "train": windows[(windows["date"] <= TRAIN_LAST) & (label_date <= TEST_FIRST)],
         "test": windows[windows["date"] >= TEST_FIRST].sort_values(["date", "ticker"]),
     }
 
