@@ -1,0 +1,93 @@
+"""The GPU configurations of train and benchmark as a user runs them."""
+
+import json
+import os
+import pathlib
+import struct
+import subprocess
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
+CONFIGURATIONS = ["gpu", "gpu-kernel", "gpu-graph"]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prices")
+    result = run("synthesize", "--out", folder, "--tickers", 10, "--days", 500)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def train(prices, checkpoint, configuration, *more):
+    result = run("train", "--prices", prices, "--checkpoint", checkpoint,
+                 "--configuration", configuration, *more)
+    assert result.returncode == 0, result.stderr
+    return checkpoint.read_bytes()
+
+
+def losses(checkpoint):
+    (length,) = struct.unpack("<Q", checkpoint[:8])
+    metadata = json.loads(checkpoint[8 : 8 + length])["__metadata__"]
+    return [float(loss) for loss in metadata["training.epoch_losses"].split()]
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_ten_runs_give_the_same_bits(prices, tmp_path, configuration):
+    files = {
+        train(prices, tmp_path / str(i), configuration, "--epochs", 1) for i in range(10)
+    }
+    assert len(files) == 1
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_losses_agree_with_cpu(prices, tmp_path, configuration):
+    cpu = losses(train(prices, tmp_path / "cpu", "cpu", "--epochs", 3))
+    gpu = losses(train(prices, tmp_path / "gpu", configuration, "--epochs", 3))
+    # TF32 against fp32 over 24 Adam steps; the benchmark's tolerance is 1e-2.
+    assert gpu == pytest.approx(cpu, rel=3e-3)
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_resume_equals_uninterrupted(prices, tmp_path, configuration):
+    whole = train(prices, tmp_path / "whole", configuration, "--epochs", 4)
+    train(prices, tmp_path / "parts", configuration, "--epochs", 2)
+    parts = train(prices, tmp_path / "parts", configuration, "--epochs", 4, "--resume")
+    assert whole == parts
+
+
+def test_a_gpu_checkpoint_continues_on_the_cpu(prices, tmp_path):
+    train(prices, tmp_path / "model", "gpu-graph", "--epochs", 1)
+    continued = losses(train(prices, tmp_path / "model", "cpu", "--epochs", 3, "--resume"))
+    alone = losses(train(prices, tmp_path / "cpu", "cpu", "--epochs", 3))
+    assert continued == pytest.approx(alone, rel=3e-3)
+
+
+def test_exhausted_gpu_memory_is_a_clear_error(prices, tmp_path):
+    checkpoint = tmp_path / "model"
+    old = train(prices, checkpoint, "gpu", "--epochs", 1)
+    hold = torch.empty(torch.cuda.mem_get_info()[0] - (450 << 20), dtype=torch.uint8, device="cuda")
+    try:
+        result = run("train", "--prices", prices, "--checkpoint", checkpoint,
+                     "--configuration", "gpu", "--batch", 4096, "--hidden", 512)
+    finally:
+        del hold
+        torch.cuda.empty_cache()
+    assert result.returncode == 1
+    assert "memory" in result.stderr.lower()
+    assert checkpoint.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
