@@ -31,7 +31,7 @@ bool file_read(const char *path, char **data, size_t *size, error *error) {
     *size = 0;
     bool ok = false;
     char *content = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     struct stat status;
     if (fd < 0 || fstat(fd, &status) != 0) {
         error_set(error, "%s: can't be opened: %s", path, strerror(errno));

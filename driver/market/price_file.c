@@ -150,8 +150,7 @@ static bool read_rows(reading *r, const char *text, const char *end) {
 
 /* Days must increase; the newest may come first in the file, and then all decrease. */
 static bool check_order(reading *r, price_series *series) {
-    r->newest_first = series->days > 1 && series->dates[0] > series->dates[series->days - 1];
-    price_series_orient(series);
+    r->newest_first = price_series_orient(series);
     for (int32_t day = 1; day < series->days;) {
         if (series->dates[day] > series->dates[day - 1]) {
             ++day;

@@ -40,11 +40,15 @@ static void swap_rows(price_series *s, int32_t a, int32_t b) {
     s->volume[b] = row.volume;
 }
 
-void price_series_orient(price_series *series) {
-    if (series->days < 2 || series->dates[0] <= series->dates[series->days - 1])
-        return;
+bool price_series_orient(price_series *series) {
+    int32_t falling = 0;
+    for (int32_t day = 1; day < series->days; ++day)
+        falling += series->dates[day] < series->dates[day - 1];
+    if (2 * falling <= series->days - 1)
+        return false;
     for (int32_t a = 0, b = series->days - 1; a < b; ++a, --b)
         swap_rows(series, a, b);
+    return true;
 }
 
 void price_series_remove(price_series *series, int32_t day) {

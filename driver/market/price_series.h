@@ -10,8 +10,8 @@ typedef struct price_row {
 } price_row;
 
 bool price_series_append(price_series *series, const price_row *row); /* false: no memory */
-/* Turns the rows around when the newest comes first. */
-void price_series_orient(price_series *series);
+/* Turns the rows around when most days are followed by an earlier one: newest first. True then. */
+bool price_series_orient(price_series *series);
 /* Removes row `day`. */
 void price_series_remove(price_series *series, int32_t day);
 void price_series_free(price_series *series);
