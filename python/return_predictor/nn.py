@@ -1,0 +1,162 @@
+"""Layers over the fused operators, as drop-in replacements for those of ``torch.nn``.
+
+Policy: a layer has its model's parameters, buffers and ``state_dict`` keys, and returns eager
+PyTorch's bits; checkpoints and optimisers can't tell the difference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+
+from . import library
+
+library.load()
+_bn_leaky_relu = torch.ops.rp.bn_leaky_relu.default
+
+__all__ = ["BatchNormLeakyReLU1d", "BatchNormLeakyReLU2d", "BatchNormLeakyReLU3d"]
+
+
+class _BatchNormLeakyReLU(_NormBase):
+    # Not a _BatchNorm: SyncBatchNorm.convert_sync_batchnorm would drop the activation, silently.
+    norm_class: type[torch.nn.Module]
+    dimensions: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        negative_slope: float = 0.01,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+        )
+        self.negative_slope = negative_slope
+
+    @classmethod
+    def from_modules(cls, norm: torch.nn.Module, activation: torch.nn.LeakyReLU):
+        """Return a layer that computes ``activation(norm(x))`` with the parameters of ``norm``.
+
+        Parameters and buffers are shared with ``norm``, not copied, so that an optimiser that
+        knows them goes on working.
+
+        >>> norm, activation = torch.nn.BatchNorm2d(8), torch.nn.LeakyReLU(0.2)
+        >>> layer = BatchNormLeakyReLU2d.from_modules(norm, activation)
+        >>> layer.weight is norm.weight, layer.negative_slope
+        (True, 0.2)
+
+        Raises:
+            TypeError: ``norm`` is not of this layer's dimension, or ``activation`` no LeakyReLU.
+        """
+        if not isinstance(norm, cls.norm_class) or not isinstance(activation, torch.nn.LeakyReLU):
+            raise TypeError(
+                f"{cls.__name__} replaces {cls.norm_class.__name__} and LeakyReLU, not "
+                f"{type(norm).__name__} and {type(activation).__name__}"
+            )
+        layer = cls(
+            norm.num_features,
+            norm.eps,
+            norm.momentum,
+            norm.affine,
+            norm.track_running_stats,
+            activation.negative_slope,
+            device="meta",
+        )
+        return layer._share(norm)
+
+    def to_modules(self) -> tuple[torch.nn.Module, torch.nn.LeakyReLU]:
+        """Return the pair ``(BatchNorm, LeakyReLU)``, which shares this layer's parameters.
+
+        >>> norm, activation = BatchNormLeakyReLU1d(4).to_modules()
+        >>> norm, activation
+        (BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True), LeakyReLU(negative_slope=0.01))
+        """
+        norm = self.norm_class(
+            self.num_features,
+            self.eps,
+            self.momentum,
+            self.affine,
+            self.track_running_stats,
+            device="meta",
+        )
+        return _BatchNormLeakyReLU._share(norm, self), torch.nn.LeakyReLU(self.negative_slope)
+
+    def _share(self, other: torch.nn.Module):
+        self._parameters.update(other._parameters)
+        self._buffers.update(other._buffers)
+        return self.train(other.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in self.dimensions:
+            wanted = " or ".join(f"{n}D" for n in self.dimensions)
+            raise ValueError(f"expected {wanted} input (got {input.dim()}D input)")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        use_running = not self.training or self.track_running_stats
+        return _bn_leaky_relu(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean if use_running else None,
+            self.running_var if use_running else None,
+            self.training or (self.running_mean is None and self.running_var is None),
+            momentum,
+            self.eps,
+            self.negative_slope,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, negative_slope={self.negative_slope}"
+
+
+_DOC = """``LeakyReLU(negative_slope)`` of :class:`torch.nn.BatchNorm{n}d`, in one pass each way.
+
+    Input and output: ``{shape}``, of any floating type, layout and device.
+    Arguments, parameters, buffers and ``state_dict`` keys are those of ``BatchNorm{n}d``, so that a
+    checkpoint of either loads into the other; ``negative_slope`` is ``LeakyReLU``'s. Values,
+    gradients and running statistics equal those of the two layers bit for bit (on CUDA: with
+    ``torch.backends.cudnn`` off); one activation is kept for the backward pass, not two.
+
+    >>> import torch
+    >>> fused = BatchNormLeakyReLU{n}d(3, negative_slope=0.2)
+    >>> pair = torch.nn.Sequential(torch.nn.BatchNorm{n}d(3), torch.nn.LeakyReLU(0.2))
+    >>> x = torch.randn({example})
+    >>> torch.equal(fused(x), pair(x))
+    True
+    >>> pair[0].load_state_dict(fused.state_dict())
+    <All keys matched successfully>
+
+    Raises:
+        ValueError: the input is not {dims}, or has one value per channel in training.
+        RuntimeError: the channels, types or devices of input and parameters don't fit.
+    """
+
+
+class BatchNormLeakyReLU1d(_BatchNormLeakyReLU):
+    __doc__ = _DOC.format(n=1, shape="[N, C]`` or ``[N, C, L]", example="8, 3", dims="2-D or 3-D")
+    norm_class = torch.nn.BatchNorm1d
+    dimensions = (2, 3)
+
+
+class BatchNormLeakyReLU2d(_BatchNormLeakyReLU):
+    __doc__ = _DOC.format(n=2, shape="[N, C, H, W]", example="8, 3, 5, 5", dims="4-D")
+    norm_class = torch.nn.BatchNorm2d
+    dimensions = (4,)
+
+
+class BatchNormLeakyReLU3d(_BatchNormLeakyReLU):
+    __doc__ = _DOC.format(n=3, shape="[N, C, D, H, W]", example="8, 3, 2, 5, 5", dims="5-D")
+    norm_class = torch.nn.BatchNorm3d
+    dimensions = (5,)
