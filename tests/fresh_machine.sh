@@ -16,7 +16,7 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/fresh-machine.XXXXXX")
 root=$work/root
 stranger=${STRANGER:-root}
-home=/home/stranger
+home=/srv/stranger
 
 cleanup() {
     for folder in dev/shm dev proc; do

@@ -18,7 +18,7 @@ def compiles(command, folder, header, body=""):
     source = folder / ("user.c" if command[0] == "cc" else "user.cpp")
     source.write_text(f"{header}\n#include <rp/rp.h>\n{body}\nint main(void) {{ return RP_OK; }}\n")
     return subprocess.run(
-        [*command, "-fsyntax-only", "-I", HEADER.parents[1], source], capture_output=True, text=True
+        [*command, "-c", "-o", folder / "user.o", "-I", HEADER.parents[1], source], capture_output=True, text=True
     )
 
 
