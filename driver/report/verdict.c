@@ -139,9 +139,10 @@ static void write_sentence(verdict *out, const verdict_evidence *e) {
     char *to = out->sentence;
     size_t size = sizeof out->sentence;
     if (out->leakage) {
+        bool skill = out->kind != VERDICT_NO_SKILL;
         snprintf(to, size,
-                 "Possible leakage: %s. Find out why before you believe that the LSTM's %s.",
-                 alarms, r2);
+                 "Possible leakage%s: %s. Find out %s before you believe that the LSTM's %s.",
+                 skill ? ", or real skill" : "", alarms, skill ? "which" : "why", r2);
     } else if (out->kind == VERDICT_SKILL) {
         snprintf(to, size, "Skill: the LSTM's errors are smaller than the zero forecast's; its %s.",
                  r2);

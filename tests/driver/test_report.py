@@ -131,9 +131,7 @@ def expected_statistics(test, forecast, train_mean):
     day = test["date"].to_numpy()
     error = actual - forecast
     right = ((forecast > 0) == (actual > 0)).astype(float)
-    clustered = sm.OLS(right, np.ones(len(right))).fit(
-        cov_type="cluster", cov_kwds={"groups": day}
-    )
+    clustered = sm.OLS(right, np.ones(len(right))).fit(cov_type="cluster", cov_kwds={"groups": day})
     frame = pd.DataFrame({"day": day, "forecast": forecast, "actual": actual})
     ic, rank_ic = [], []
     for _, one in frame.groupby("day"):
@@ -228,9 +226,7 @@ def test_statistics_of_the_baselines_equal_other_programs(made):
             elif line["name"] in constant and name.split("_")[0] in ("return", "drawdown"):
                 assert found is None, name
             else:
-                np.testing.assert_allclose(
-                    found, value, err_msg=f"{line['name']} {name}", **EQUAL
-                )
+                np.testing.assert_allclose(found, value, err_msg=f"{line['name']} {name}", **EQUAL)
 
 
 def test_seeds_are_averaged_over_the_models(made):
@@ -272,9 +268,7 @@ def test_bootstrap_intervals_equal_numpy_quantiles_of_the_same_draws(made):
         draws["r2_zero"].append(1 - squared_error[index].sum() / squared_return[index].sum())
         draws["ic"].append(np.nanmean(ic[index]))
         drawn = net[index]
-        draws["sharpe_net"].append(
-            np.nanmean(drawn) / np.nanstd(drawn, ddof=1) * np.sqrt(252)
-        )
+        draws["sharpe_net"].append(np.nanmean(drawn) / np.nanstd(drawn, ddof=1) * np.sqrt(252))
     found = made["report"]["models"][0]["interval_95"]
     for name, values in draws.items():
         expected = np.quantile(values, [0.025, 0.975])
