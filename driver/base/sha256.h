@@ -7,5 +7,7 @@
 enum { SHA256_TEXT_SIZE = 65 }; /* 64 hex digits and a NUL */
 
 void sha256_text(char text[SHA256_TEXT_SIZE], const void *data, size_t size);
+/* The same without the processor's SHA instructions, for tests. */
+void sha256_text_portable(char text[SHA256_TEXT_SIZE], const void *data, size_t size);
 
 #endif

@@ -194,31 +194,31 @@ static bool is_time(field field, int32_t at) {
     return at + 1 < field.length;
 }
 
-field_state field_date(int32_t *date, date_form *form, field field) {
+static bool parse_date(int32_t *date, date_form *form, field field) {
     int32_t at = 0, year, month, day;
-    if (is_missing(field))
-        return FIELD_EMPTY;
+    bool ok;
     if (field.length >= 10 && (field.text[4] == '-' || field.text[4] == '/')) {
         *form = DATE_ISO;
-        if (!read_digits(field, &at, 4, 4, &year) || !skip(field, &at, field.text[4]) ||
-            !read_digits(field, &at, 2, 2, &month) || !skip(field, &at, field.text[4]) ||
-            !read_digits(field, &at, 2, 2, &day) || !is_time(field, at))
-            return FIELD_BAD;
+        ok = read_digits(field, &at, 4, 4, &year) && skip(field, &at, field.text[4]) &&
+             read_digits(field, &at, 2, 2, &month) && skip(field, &at, field.text[4]) &&
+             read_digits(field, &at, 2, 2, &day) && is_time(field, at);
     } else if (memchr(field.text, '/', (size_t)field.length)) {
         *form = DATE_US;
-        if (!read_digits(field, &at, 1, 2, &month) || !skip(field, &at, '/') ||
-            !read_digits(field, &at, 1, 2, &day) || !skip(field, &at, '/') ||
-            !read_digits(field, &at, 4, 4, &year) || at != field.length)
-            return FIELD_BAD;
+        ok = read_digits(field, &at, 1, 2, &month) && skip(field, &at, '/') &&
+             read_digits(field, &at, 1, 2, &day) && skip(field, &at, '/') &&
+             read_digits(field, &at, 4, 4, &year) && at == field.length;
     } else {
         *form = DATE_COMPACT;
-        if (!read_digits(field, &at, 4, 4, &year) || !read_digits(field, &at, 2, 2, &month) ||
-            !read_digits(field, &at, 2, 2, &day) || at != field.length)
-            return FIELD_BAD;
+        ok = read_digits(field, &at, 4, 4, &year) && read_digits(field, &at, 2, 2, &month) &&
+             read_digits(field, &at, 2, 2, &day) && at == field.length;
     }
-    if (year < 1800 || year > 2200)
-        return FIELD_BAD;
-    return date_from_civil(date, year, month, day) ? FIELD_OK : FIELD_BAD;
+    return ok && year >= 1800 && year <= 2200 && date_from_civil(date, year, month, day);
+}
+
+field_state field_date(int32_t *date, date_form *form, field field) {
+    if (parse_date(date, form, field))
+        return FIELD_OK;
+    return is_missing(field) ? FIELD_EMPTY : FIELD_BAD;
 }
 
 void field_show(char shown[FIELD_SHOWN_SIZE], field field) {

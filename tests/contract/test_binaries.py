@@ -1,0 +1,88 @@
+"""What the built files show to others: symbols, needed libraries, and how fast the program starts."""
+
+import re
+import subprocess
+import time
+
+import pytest
+from repository import BUILD, PROGRAM
+
+TORCH_OR_CUDA = re.compile(r"torch|c10|cuda|cudnn|cublas|nvrtc")
+
+
+def library(name):
+    path = BUILD / "lib" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not built: this build is without torch")
+    return path
+
+
+def exported(path):
+    listing = subprocess.run(
+        ["nm", "-D", "--defined-only", "--demangle", path], capture_output=True, text=True, check=True
+    )
+    return [line.split(maxsplit=2)[2] for line in listing.stdout.splitlines()]
+
+
+def needed(path):
+    listing = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True)
+    return re.findall(r"\(NEEDED\).*\[(.+)\]", listing.stdout)
+
+
+def dynamic(path):
+    return subprocess.run(["readelf", "-dlW", path], capture_output=True, text=True, check=True).stdout
+
+
+def test_librp_exports_rp_names_only():
+    symbols = exported(library("librp.so"))
+    assert "rp_trainer_create" in symbols
+    assert [name for name in symbols if not re.fullmatch(r"rp_[a-z0-9_]+", name)] == []
+
+
+def test_librp_torch_exports_its_entry_only():
+    symbols = exported(library("librp_torch.so"))
+    assert symbols and all(re.fullmatch(r"rp_[a-z0-9_]+", name) for name in symbols)
+
+
+def test_librp_ops_exports_rp_ops_only():
+    symbols = exported(library("librp_ops.so"))
+    assert symbols and [name for name in symbols if "rp_ops::" not in name] == []
+
+
+@pytest.mark.parametrize("name", ["libtorch_cpu.so"])
+def test_other_symbols_would_be_found(name):
+    """The two tests above read real listings: another library's symbols are not ours."""
+    lines = needed(library("librp_torch.so"))
+    assert name in lines
+
+
+def test_program_needs_no_torch():
+    assert [name for name in needed(PROGRAM) if TORCH_OR_CUDA.search(name)] == []
+
+
+def test_librp_needs_no_torch():
+    assert [name for name in needed(library("librp.so")) if TORCH_OR_CUDA.search(name)] == []
+
+
+def test_program_help_takes_under_50_ms():
+    """The best of 20, so that a busy machine is not blamed on the program."""
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        subprocess.run([PROGRAM, "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.050
+
+
+@pytest.mark.parametrize("name", ["bin/return-predictor", "lib/librp.so"])
+def test_binaries_are_hardened(name):
+    path = BUILD / name
+    if not path.exists():
+        pytest.skip(f"{name} is not built")
+    text = dynamic(path)
+    assert "GNU_RELRO" in text and "BIND_NOW" in text, "relocations stay writable"
+    assert re.search(r"GNU_STACK\s.* RW ", text), "the stack is executable"
+    header = subprocess.run(["readelf", "-h", path], capture_output=True, text=True, check=True).stdout
+    assert "DYN" in header, "not position-independent"
+    symbols = subprocess.run(["nm", "-D", path], capture_output=True, text=True, check=True).stdout
+    assert "__stack_chk_fail" in symbols and "_chk@" in symbols.replace("__stack_chk_fail", "")
