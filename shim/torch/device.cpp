@@ -19,18 +19,21 @@ namespace {
 
 std::string load_cuda() {
 #ifdef RP_HAVE_CUDA
-    // Found through this library's run path. Global, so that its registrations see one another.
-    if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) {
-        const char *reason = dlerror();
-        return std::string("libtorch's CUDA part can't be loaded: ") + (reason ? reason : "");
-    }
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess) {
         (void)cudaGetLastError();
         return std::string("no usable GPU: ") + cudaGetErrorString(status);
     }
-    return count > 0 ? "" : "no GPU";
+    if (count == 0) {
+        return "no GPU";
+    }
+    // Found through this library's run path. Global, so that its registrations see one another.
+    if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) {
+        const char *reason = dlerror();
+        return std::string("libtorch's CUDA part can't be loaded: ") + (reason ? reason : "");
+    }
+    return "";
 #else
     return "this build has no CUDA kernels (see `./dev doctor`)";
 #endif

@@ -7,8 +7,8 @@
 
 namespace rp {
 
-// Why no GPU can be used; "" when one can. The first call loads libtorch_cuda: nothing may ask
-// libtorch about CUDA before that, or it answers "absent" for the life of the process.
+// Why no GPU can be used; "" when one can. The first call loads libtorch_cuda where there is a GPU.
+// It must come before any other use of libtorch, which otherwise finds CUDA absent for good.
 std::string gpu_unavailable();
 
 // Why this machine can't run `configuration`; "" when it can. Unknown names are an Error.

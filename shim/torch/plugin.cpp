@@ -83,5 +83,6 @@ constexpr TorchPlugin plugin = {configuration_unavailable, make_backend, describ
 } // namespace rp
 
 extern "C" __attribute__((visibility("default"))) const rp::TorchPlugin *rp_torch_plugin() {
+    (void)rp::gpu_unavailable(); // before anything else asks libtorch about CUDA
     return &rp::plugin;
 }
