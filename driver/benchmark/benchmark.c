@@ -118,8 +118,8 @@ static bool describe(benchmark_row *row, rp_trainer *trainer, const benchmark *b
     return ok;
 }
 
-static bool run_repeat(benchmark_row *row, int64_t repeat, const benchmark *benchmark,
-                       const dataset *dataset, error *error) {
+static bool run_repeat(benchmark_row *row, const benchmark *benchmark, const dataset *dataset,
+                       error *error) {
     const rp_data data = training_data(dataset, 0, dataset->train_windows);
     rp_trainer *trainer = NULL;
     rp_checkpoint *initial = NULL;
@@ -131,11 +131,18 @@ static bool run_repeat(benchmark_row *row, int64_t repeat, const benchmark *benc
     if (ok && rp_trainer_progress(trainer, &at) == RP_OK) {
         progress_start(&bar, row->name, benchmark->epochs * at.steps_per_epoch, benchmark->quiet);
     }
-    ok = ok && run_epochs(&row->seconds[repeat], &at, trainer, benchmark, &bar, error);
+    double *seconds = &row->seconds[row->repeats];
+    ok = ok && run_epochs(seconds, &at, trainer, benchmark, &bar, error);
     progress_finish(&bar);
-    if (ok && repeat == 0) {
+    if (ok && row->repeats == 0) {
         ok = describe(row, trainer, benchmark, dataset, &at, error);
     }
+    if (ok && !benchmark->quiet) {
+        fprintf(stderr, "%s: %.4f s, %.0f samples/s\n", row->name, *seconds,
+                (double)row->samples / *seconds);
+    }
+    row->total_seconds += *seconds;
+    ++row->repeats;
     rp_checkpoint_free(initial);
     rp_trainer_free(trainer);
     return ok;
@@ -161,7 +168,7 @@ static void judge(benchmark *benchmark) {
         if (!row->ran) {
             continue;
         }
-        row->median_seconds = median(row->seconds, benchmark->repeats);
+        row->median_seconds = median(row->seconds, row->repeats);
         first = first ? first : row;
         for (int64_t e = 0; e < benchmark->epochs && !row->is_void; ++e) {
             const double relative = fabs(row->epoch_loss[e] / first->epoch_loss[e] - 1.0);
@@ -180,17 +187,13 @@ bool benchmark_run(benchmark *benchmark, const dataset *dataset, error *error) {
     for (int64_t repeat = 0; repeat < benchmark->repeats; ++repeat) {
         for (int32_t i = 0; i < benchmark->count; ++i) {
             benchmark_row *row = &benchmark->rows[i];
-            if (row->reason[0] != '\0') {
+            if (row->reason[0] != '\0' || row->total_seconds > BENCHMARK_ENOUGH_SECONDS) {
                 continue;
             }
-            if (!run_repeat(row, repeat, benchmark, dataset, error)) {
+            if (!run_repeat(row, benchmark, dataset, error)) {
                 return false;
             }
             row->ran = true;
-            if (!benchmark->quiet) {
-                fprintf(stderr, "%s: %.4f s, %.0f samples/s\n", row->name, row->seconds[repeat],
-                        (double)row->samples / row->seconds[repeat]);
-            }
         }
     }
     judge(benchmark);

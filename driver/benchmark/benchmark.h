@@ -3,7 +3,8 @@
  * Policy: a repeat is a whole training (all epochs) from the same initial weights over the same
  * sample order. The clock runs around rp_trainer_run, which returns when the device has finished;
  * making the trainer (uploads, cuDNN's plans, graph capture) and three warm-up steps, whose effect is
- * undone, lie outside. Repeats of all configurations take turns, so that a disturbance meets all. */
+ * undone, lie outside. Repeats of all configurations take turns, so that a disturbance meets all;
+ * one that has trained for BENCHMARK_ENOUGH_SECONDS is not repeated further. */
 #ifndef BENCHMARK_BENCHMARK_H
 #define BENCHMARK_BENCHMARK_H
 
@@ -13,7 +14,7 @@
 #include "base/json.h"
 #include "dataset/dataset.h"
 
-enum { BENCHMARK_CONFIGURATIONS = 24, BENCHMARK_REPEATS = 100 };
+enum { BENCHMARK_CONFIGURATIONS = 24, BENCHMARK_REPEATS = 100, BENCHMARK_ENOUGH_SECONDS = 100 };
 
 /* Losses of one epoch may differ from the first configuration's by this much, relatively; more
  * makes a configuration's row void. Operands of 10 to 24 bits and other orders of summation, over
@@ -26,6 +27,8 @@ typedef struct benchmark_row {
     char reason[256];   /* why it was skipped or is void; "" when it ran */
     bool ran, is_void;
     double seconds[BENCHMARK_REPEATS]; /* [repeats] */
+    int64_t repeats;                   /* done */
+    double total_seconds;
     double median_seconds;
     double *epoch_loss; /* [epochs], owned */
     double test_mse;

@@ -25,7 +25,7 @@ static void write_row(json *json, const benchmark *benchmark, const benchmark_ro
     if (row->ran) {
         json_string(json, "precision", row->precision);
         json_array(json, "train_seconds");
-        for (int64_t i = 0; i < benchmark->repeats; ++i) {
+        for (int64_t i = 0; i < row->repeats; ++i) {
             json_double(json, NULL, row->seconds[i]);
         }
         json_end(json);
@@ -102,7 +102,7 @@ void benchmark_print(const benchmark *benchmark) {
             continue;
         }
         double least = row->seconds[0], most = row->seconds[0];
-        for (int64_t r = 1; r < benchmark->repeats; ++r) {
+        for (int64_t r = 1; r < row->repeats; ++r) {
             least = fmin(least, row->seconds[r]);
             most = fmax(most, row->seconds[r]);
         }
