@@ -48,8 +48,9 @@ rp_predictor *make(const rp_checkpoint &checkpoint, int32_t threads) {
                 state.running_var.data(), options.norm_eps, options.negative_slope),
         static_cast<float>(checkpoint.target_unit),
         {}});
-    predictor->scratch.assign(static_cast<size_t>(threads ? threads : cores),
-                              LstmCpu::Scratch(shape));
+    for (int32_t thread = 0; thread < (threads ? threads : cores); ++thread) {
+        predictor->scratch.emplace_back(predictor->model);
+    }
     return predictor.release();
 }
 

@@ -1,18 +1,25 @@
-// The model's forward pass on the CPU: LSTM -> running BatchNorm -> LeakyReLU -> Linear.
+// The model's forward pass on the CPU: LSTM -> BatchNorm by running statistics -> LeakyReLU ->
+// Linear. Needs no torch.
 //
 // Policy: weights are packed once and never change afterwards, so one LstmCpu may be used by many
-// threads at a time, each with a Scratch of its own. The arithmetic is written in GCC's vector
-// extensions and compiled for AVX-512, AVX2 and the baseline; the machine picks at run time.
+// threads at a time, each with a Scratch of its own. Kernels are compiled for several instruction
+// sets and chosen at run time; the environment variable RP_ISA (portable, avx2, avx512) lowers the
+// choice.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 namespace rp {
 
 struct LstmCpuShape {
-    int32_t features, time_steps, hidden, layers; // F, T, H, L
+    int32_t features, time_steps, hidden, layers; // F 1..32, T 1..64, H 1..512, L 1..4
 };
+
+enum class LstmCpuIsa { portable, avx2, avx512 };
+
+// The best set that this machine has and RP_ISA allows.
+LstmCpuIsa lstm_cpu_best_isa();
 
 class LstmCpu {
   public:
@@ -20,40 +27,35 @@ class LstmCpu {
     // bias_hh_l0, layer 1 ..., head.weight [1][H], head.bias [1]), gates i, f, g, o.
     // running_mean, running_var [H].
     LstmCpu(const LstmCpuShape &shape, const float *parameters, const float *running_mean,
-            const float *running_var, float eps, float negative_slope);
+            const float *running_var, float eps, float negative_slope,
+            LstmCpuIsa isa = lstm_cpu_best_isa());
+    ~LstmCpu();
+    LstmCpu(LstmCpu &&) noexcept;
+    LstmCpu &operator=(LstmCpu &&) noexcept;
 
     // Buffers of one thread; made for one LstmCpu and reused.
     class Scratch {
       public:
-        explicit Scratch(const LstmCpuShape &shape);
+        explicit Scratch(const LstmCpu &model);
+        ~Scratch();
+        Scratch(Scratch &&) noexcept;
+        Scratch &operator=(Scratch &&) noexcept;
 
       private:
         friend class LstmCpu;
-        std::vector<float> input, hidden, cell, projected;
+        struct Buffers;
+        std::unique_ptr<Buffers> buffers_;
     };
 
     // out [W] from features [N][F] and window_ends [W], each in [T-1, N).
     void run(float *out, Scratch &scratch, const float *features, const int32_t *window_ends,
              int64_t windows) const;
 
-    const LstmCpuShape &shape() const { return shape_; }
+    const LstmCpuShape &shape() const;
 
   private:
-    struct Layer {
-        int32_t inputs;           // F or H
-        std::vector<float> block; // [H][inputs + H][4]: a unit's four gates side by side
-        std::vector<float> rows;  // [inputs + H][4H padded]: all gates of one input side by side
-        std::vector<float> bias;  // [4H padded], b_ih + b_hh
-    };
-    void run_slice(float *out, Scratch &scratch, const float *features,
-                   const int32_t *window_ends, int64_t count) const;
-    void run_single(float *out, Scratch &scratch, const float *features, int32_t end) const;
-
-    LstmCpuShape shape_;
-    std::vector<Layer> layers_;
-    std::vector<float> scale_, shift_; // [H]: BatchNorm as y = h * scale + shift
-    std::vector<float> head_;          // [H + 1]: weight, bias
-    float negative_slope_;
+    struct Packed;
+    std::unique_ptr<Packed> packed_;
 };
 
 } // namespace rp

@@ -1,0 +1,19 @@
+// The table of one instruction set's kernels; lstm_cpu_<set>.cpp includes this and returns it.
+#pragma once
+
+#include "kernels/lstm_cpu_backward_impl.h"
+#include "kernels/lstm_cpu_forward_impl.h"
+#include "kernels/lstm_cpu_head_impl.h"
+#include "kernels/lstm_cpu_single_impl.h"
+
+namespace rp {
+namespace {
+
+constexpr LstmCpuKernels kernels_named(const char *name) {
+    return {name,           lanes,         slice,         unit_tile,      output_tile,
+            project_width,  recur_vectors, predict_slice, predict_single, forward_slice,
+            backward_slice, train_head,    adam_update};
+}
+
+} // namespace
+} // namespace rp

@@ -1,0 +1,148 @@
+// Between the CPU model (lstm_cpu.h, lstm_cpu_train.h) and its kernels, which are compiled once per
+// instruction set: plain structs of sizes and borrowed pointers, and one table of functions a set.
+//
+// Names: F features, T time steps, H hidden units, U = H rounded up to whole vectors, S windows of
+// a slice (one a lane), K inputs of a layer (F, or H above the first), V lanes of a vector.
+// Weights and biases of the units between H and U are 0; so then are their h, c and gradients.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/lstm_cpu.h"
+
+namespace rp {
+
+constexpr int64_t lstm_cpu_most_layers = 4;
+// Backward, weight gradients take this many time steps at a time, to pass over dW less often.
+constexpr int64_t lstm_cpu_steps_together = 2;
+
+// A layer's weights as the kernels read them: front to back, each tile contiguous.
+struct LstmCpuLayer {
+    int64_t inputs;               // K
+    const float *forward;         // [U/unit_tile][K + H][unit_tile][4 gates]
+    const float *bias;            // [U][4], b_ih + b_hh
+    const float *backward_hidden; // [U/output_tile][4H][output_tile]: W_hh by columns
+    const float *backward_input;  // the same of W_ih; above the first layer
+    const float *project;         // [4U/project_width][K][project_width]: W_ih of one window
+    const float *recur;           // blocks of `width` units (lstm_cpu_block_width): [H][4][width]
+    const float *project_bias;    // [4U], in the order of recur's blocks: [4][width]
+};
+
+struct LstmCpuModel {
+    LstmCpuShape shape;
+    int64_t units; // U
+    LstmCpuLayer layer[lstm_cpu_most_layers];
+    const float *head_weight;      // [U]
+    const float *norm_mean;        // [U], inference
+    const float *norm_inverse_std; // [U], inference
+    float head_bias, negative_slope;
+};
+
+struct LstmCpuDropout {
+    uint64_t seed;
+    int64_t step;
+    uint32_t threshold; // rp_dropout_threshold; 0: nothing is dropped
+    float scale;
+};
+
+// One thread's buffers; see lstm_cpu_work_assign.
+struct LstmCpuWork {
+    float *x;                       // [T][F][S]
+    float *h[lstm_cpu_most_layers]; // [2][U][S], two time steps in turn
+    float *c[lstm_cpu_most_layers]; // [U][S]
+    float *sequence[2];             // [T][U] of one window, two layers in turn
+    float *gates;                   // [T][4U] of one window
+    // training
+    int32_t *keep[lstm_cpu_most_layers];  // [U][S] dropout of eight time steps, a bit each
+    float *dropped[lstm_cpu_most_layers]; // [U][S] h after dropout
+    float *tanh_c[lstm_cpu_most_layers];  // [U][S] of the time step at hand
+    float *dh[lstm_cpu_most_layers];      // [U][S] from the time step after
+    float *dh_above;                      // [U][S] from the layer above
+    float *dc[lstm_cpu_most_layers];      // [U][S]
+    float *dgates[lstm_cpu_most_layers];  // [steps_together][4U][S], rows 4 * unit + gate
+    float *rows[lstm_cpu_most_layers];    // [steps_together][S][columns]: (h of t-1, input of t)
+    float *dbias[lstm_cpu_most_layers];   // [4H][V]
+};
+
+// Windows of one slice. Windows past `count` repeat the last; what they yield is not read.
+struct LstmCpuSlice {
+    const float *features; // [N][F]
+    const int32_t *ends;   // [count]: last row of each window
+    int64_t count;         // 1..S
+    int64_t first_row;     // of the batch
+};
+
+// dW of a layer: [4H][columns], rows 4 * unit + gate, columns (U of h, K of the input, padding).
+struct LstmCpuGradient {
+    float *weight[lstm_cpu_most_layers];
+    int64_t columns[lstm_cpu_most_layers];
+};
+
+struct LstmCpuHead {
+    int64_t rows, stride;              // B; columns of h, at least B rounded up to whole vectors
+    const float *targets;              // [stride], zero beyond B
+    const float *h;                    // [U][stride]
+    float *dh;                         // [U][stride]
+    float *error;                      // [stride]
+    float *running_mean, *running_var; // [H]
+    float *dweight, *dbias;            // [H], [1]
+    float momentum, eps;
+};
+
+struct LstmCpuAdam {
+    float *parameters, *exp_avg, *exp_avg_sq; // [count]
+    const float *gradient;                    // [count]
+    int64_t count;
+    float one_minus_beta1, beta2, one_minus_beta2, eps;
+    float step_size, inverse_correction; // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+};
+
+struct LstmCpuKernels {
+    const char *name;
+    int64_t lanes, slice;  // V, S
+    int64_t unit_tile;     // units of a forward tile
+    int64_t output_tile;   // outputs of a backward tile
+    int64_t project_width; // gates of a projection tile
+    int64_t recur_vectors; // vectors of units of a one-window block: a power of two
+
+    // out [count] = predictions.
+    void (*predict_slice)(float *out, const LstmCpuModel &, const LstmCpuWork &,
+                          const LstmCpuSlice &);
+    void (*predict_single)(float *out, const LstmCpuModel &, const LstmCpuWork &,
+                           const float *features, int32_t end);
+    // saved [T][L][U][5][S]: i, f, g, o, c, where the sign of o is set when h was dropped.
+    // h [U][h_stride], its first S columns: the last layer's h at the last time step.
+    void (*forward_slice)(float *saved, float *h, int64_t h_stride, const LstmCpuModel &,
+                          const LstmCpuWork &, const LstmCpuSlice &, const LstmCpuDropout &);
+    // Adds the slice's share to dW and to work.dbias, given dh [U][dh_stride].
+    void (*backward_slice)(const LstmCpuGradient &, const float *saved, const float *dh,
+                           int64_t dh_stride, const LstmCpuModel &, const LstmCpuWork &,
+                           const LstmCpuSlice &, const LstmCpuDropout &);
+    // Batch statistics, loss, gradients of the head and of h. Returns the mean squared error.
+    float (*head)(const LstmCpuHead &, const LstmCpuModel &);
+    void (*adam)(const LstmCpuAdam &);
+};
+
+// nullptr where the compiler has no such instruction set.
+const LstmCpuKernels *lstm_cpu_kernels_portable();
+const LstmCpuKernels *lstm_cpu_kernels_avx2();
+const LstmCpuKernels *lstm_cpu_kernels_avx512();
+
+// The kernels of `isa`, or of the best one that this machine has when it has not that one.
+const LstmCpuKernels &lstm_cpu_kernels(LstmCpuIsa isa);
+
+// Units of the one-window block that begins at `unit`: as many vectors as recur_vectors, or the
+// largest power of two that is left.
+static inline int64_t lstm_cpu_block_width(int64_t unit, int64_t units, int64_t lanes,
+                                           int64_t vectors) {
+    while (vectors * lanes > units - unit) {
+        vectors /= 2;
+    }
+    return vectors * lanes;
+}
+
+static inline int64_t lstm_cpu_round_up(int64_t count, int64_t multiple) {
+    return (count + multiple - 1) / multiple * multiple;
+}
+
+} // namespace rp
