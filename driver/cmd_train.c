@@ -101,7 +101,7 @@ int cmd_train(int argc, char **argv) {
         {"checkpoint", OPTION_STRING, &o.training.checkpoint, "FILE",
          "where the trained model goes (.safetensors)", .required = true},
         {"configuration", OPTION_STRING, &trainer->configuration, "NAME",
-         "cpu, gpu, gpu-kernel or gpu-graph"},
+         "cpu, cpu-fused, gpu, gpu-kernel or gpu-graph"},
         {"precision", OPTION_STRING, &trainer->precision, "P",
          "of the operands (default: the configuration's fastest)", .choices = precisions},
         {"epochs", OPTION_INT64, &o.training.epochs, "N", "passes over the training windows",

@@ -14,6 +14,7 @@ struct Configuration {
 
 constexpr Configuration configurations[] = {
     {"cpu", "libtorch on the CPU"},
+    {"cpu-fused", "this library's own training step on the CPU, without libtorch"},
     {"gpu", "libtorch, eager, on the GPU"},
     {"gpu-kernel", "the same with the fused BatchNorm + LeakyReLU operator"},
     {"gpu-graph", "gpu-kernel captured in a CUDA graph"},
@@ -21,6 +22,9 @@ constexpr Configuration configurations[] = {
 constexpr int32_t count = sizeof configurations / sizeof configurations[0];
 
 std::string unavailable(const std::string &name) {
+    if (name == "cpu-fused") {
+        return "";
+    }
     try {
         return torch_plugin().unavailable(name);
     } catch (const Error &failure) {

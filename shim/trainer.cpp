@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <thread>
 
+#include "backends.h"
 #include "checkpoint.h"
 #include "guard.h"
 #include "kernels/random.h"
@@ -135,6 +136,11 @@ TrainerSpec check_options(const rp_trainer_options &options) {
             options.threads ? options.threads : cores};
 }
 
+std::unique_ptr<Backend> make_backend(const TrainerSpec &spec, const TrainingData &data) {
+    return spec.configuration == "cpu-fused" ? make_cpu_fused_backend(spec, data)
+                                             : torch_plugin().make_backend(spec, data);
+}
+
 void fill_progress(rp_progress &progress, const rp_trainer &trainer) {
     const int64_t per_epoch = steps_per_epoch(trainer);
     progress.step = trainer.step;
@@ -256,7 +262,7 @@ rp_status rp_trainer_create(rp_trainer **trainer, const rp_trainer_options *opti
         rp::set_target_unit(*made, data->targets,
                             options->target_unit != 0 ? options->target_unit
                                                       : rp::nearest_unit(*data));
-        made->backend = rp::torch_plugin().make_backend(made->spec, made->data);
+        made->backend = rp::make_backend(made->spec, made->data);
         made->backend->load(rp::initial_state(options->model, options->seed));
         *trainer = made.release();
     });

@@ -31,8 +31,8 @@ bool benchmark_add(benchmark *benchmark, const char *name, error *error) {
             return true;
         }
     }
-    return error_set(error, "--configurations: '%s' is not one of cpu, gpu, gpu-kernel, gpu-graph "
-                     "(or NAME:PRECISION)", name);
+    return error_set(error, "--configurations: '%s' is not one of cpu, cpu-fused, gpu, gpu-kernel, "
+                     "gpu-graph (or NAME:PRECISION)", name);
 }
 
 static bool make_trainer(rp_trainer **trainer, const benchmark *benchmark,
