@@ -61,10 +61,14 @@ bool conformal_calibrate(conformal *out, const dataset *dataset, rp_predictor *p
     if (!panel_select(&block, dataset, range, error)) {
         return false;
     }
-    double *forecast = malloc((size_t)(block.rows + 1) * sizeof *forecast);
+    double *forecast = malloc(2 * (size_t)(block.rows + 1) * sizeof *forecast);
+    double *volatility = forecast ? forecast + block.rows : NULL;
     bool ok = forecast || error_set(error, "out of memory for the calibration forecasts");
+    for (int64_t i = 0; ok && i < block.rows; i++) {
+        volatility[i] = dataset_volatility(dataset, block.window_end[i]);
+    }
     ok = ok && forecast_run(forecast, predictor, dataset, &block, error) &&
-         conformal_fit(out, forecast, block.actual, block.volatility, block.rows, error);
+         conformal_fit(out, forecast, block.actual, volatility, block.rows, error);
     if (ok) {
         out->held_out = dataset->validation_windows > 0;
     }

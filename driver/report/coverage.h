@@ -12,8 +12,9 @@ typedef struct coverage {
     double *daily[CONFORMAL_LEVELS];     /* [D] share of each day's rows inside, owned */
 } coverage;
 
-bool coverage_measure(coverage *out, const conformal *intervals, const panel *panel,
-                      const double *forecast, error *error);
+/* forecast [N] in the panel's order. */
+bool coverage_measure(coverage *out, const conformal *intervals, const dataset *dataset,
+                      const panel *panel, const double *forecast, error *error);
 void coverage_free(coverage *coverage);
 
 #endif

@@ -15,10 +15,9 @@ static bool allocate(panel *out, int64_t rows, int64_t days, error *error) {
     out->window_end = calloc(n + 1, sizeof *out->window_end);
     out->actual = calloc(n + 1, sizeof *out->actual);
     out->tradeable = calloc(n + 1, sizeof *out->tradeable);
-    out->volatility = calloc(n + 1, sizeof *out->volatility);
     out->actual_rank = calloc(n + 1, sizeof *out->actual_rank);
     if (!out->day_first || !out->day_date || !out->ticker || !out->window_end || !out->actual ||
-        !out->tradeable || !out->volatility || !out->actual_rank) {
+        !out->tradeable || !out->actual_rank) {
         panel_free(out);
         return error_set(error, "out of memory for %lld rows of the report", (long long)rows);
     }
@@ -32,7 +31,6 @@ void panel_free(panel *panel) {
     free(panel->window_end);
     free(panel->actual);
     free(panel->tradeable);
-    free(panel->volatility);
     free(panel->actual_rank);
     memset(panel, 0, sizeof *panel);
 }
@@ -80,7 +78,6 @@ static bool fill(panel *out, int64_t *next, const dataset *dataset, window_range
             out->window_end[row] = (int32_t)source;
             out->actual[row] = dataset_return(dataset, source);
             out->tradeable[row] = dataset_tradeable(dataset, source);
-            out->volatility[row] = dataset_volatility(dataset, source);
         }
     }
     return true;

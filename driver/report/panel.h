@@ -16,7 +16,6 @@ typedef struct panel {
     int32_t *window_end; /* [N] row of the data set */
     double *actual;      /* [N] p[t+1]/p[t] - 1 */
     double *tradeable;   /* [N] p[t+2]/p[t+1] - 1; NaN where it is not known */
-    double *volatility;  /* [N] vol20 */
     float *actual_rank;  /* [N] rank of `actual` within its day, from 1; ties share their mean */
 } panel;
 

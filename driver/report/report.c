@@ -96,8 +96,9 @@ bool report_finish(report *r, error *error) {
     if (!measure_models(r, error) || !measure_baselines(r, error)) {
         return false;
     }
-    if (r->metadata->calibrated && !coverage_measure(&r->coverage, &r->metadata->intervals,
-                                                     &r->panel, r->models[0].forecast, error)) {
+    if (r->metadata->calibrated &&
+        !coverage_measure(&r->coverage, &r->metadata->intervals, r->dataset, &r->panel,
+                          r->models[0].forecast, error)) {
         return false;
     }
     verdict_evidence evidence = {.model = &r->model_statistics[0],

@@ -18,7 +18,7 @@ static void append_row(text *out, const report *r, int64_t row, const char *date
     text_printf(out, "%s,%s", date, r->dataset->market->tickers[panel->ticker[row]].name);
     append_number(out, panel->actual[row]);
     append_number(out, panel->tradeable[row]);
-    append_number(out, panel->volatility[row]);
+    append_number(out, dataset_volatility(r->dataset, panel->window_end[row]));
     for (int32_t i = 0; i < r->model_count; i++) {
         append_number(out, r->models[i].forecast[row]);
     }

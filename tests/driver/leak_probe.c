@@ -120,7 +120,6 @@ static void keep_test_windows(panel *panel, const dataset *d) {
                 panel->window_end[row] = panel->window_end[i];
                 panel->actual[row] = panel->actual[i];
                 panel->tradeable[row] = panel->tradeable[i];
-                panel->volatility[row] = panel->volatility[i];
                 panel->actual_rank[row] = panel->actual_rank[i];
                 row++;
             }

@@ -18,7 +18,11 @@ import statsmodels.api as sm
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROBE = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build" / "default")) / "bin/report_probe"
 
-pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
+pytestmark = [
+    pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built"),
+    # A forecast that trades nothing has no Sharpe ratio: 0 / 0.
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+]
 
 STEPS = 20
 TRAIN_LAST, TEST_FIRST = 18201, 18203  # day numbers; labels are known before the test period
