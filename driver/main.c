@@ -13,6 +13,7 @@ static const struct command commands[] = {
     {"evaluate", "say what a model is worth on days it has not seen", cmd_evaluate},
     {"predict", "predict the next day's returns, with intervals", cmd_predict},
     {"benchmark", "time the same training in several configurations", cmd_benchmark},
+    {"serve", "answer predictions over HTTP", cmd_serve},
 #endif
     {NULL, NULL, NULL},
 };

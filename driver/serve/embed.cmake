@@ -1,0 +1,25 @@
+# cmake -DOUT=assets_data.c -DFILES=a;b -P embed.cmake: writes the table that serve/asset.h declares.
+set(types_html "text/html; charset=utf-8")
+set(types_css "text/css; charset=utf-8")
+set(types_js "text/javascript; charset=utf-8")
+set(types_json "application/json")
+set(types_svg "image/svg+xml")
+
+set(arrays "")
+set(table "")
+set(count 0)
+foreach(file ${FILES})
+    get_filename_component(name ${file} NAME)
+    string(REGEX REPLACE ".*\\." "" extension ${name})
+    file(SHA256 ${file} hash)
+    string(SUBSTRING ${hash} 0 16 tag)
+    file(READ ${file} content HEX)
+    string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${content}")
+    file(SIZE ${file} size)
+    string(APPEND arrays "static const unsigned char data_${count}[] = {${bytes}0};\n")
+    string(APPEND table
+        "    {\"${name}\", \"${types_${extension}}\", \"\\\"${tag}\\\"\", data_${count}, ${size}},\n")
+    math(EXPR count "${count} + 1")
+endforeach()
+file(WRITE ${OUT} "#include \"serve/asset.h\"\n\n${arrays}\nconst asset assets[] = {\n${table}};\n"
+    "const size_t asset_count = ${count};\n")
