@@ -34,8 +34,10 @@ def by_program(prices, ticker, date):
     before = time.perf_counter()
     process = subprocess.Popen(
         [PROGRAM, "inspect", "--prices", prices, "--ticker", ticker, "--date", date],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     counts = process.stderr.read().strip()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - before
@@ -116,38 +118,59 @@ def compare(prices, repeats):
     assert f"{windows:,} windows" in counts, (windows, counts)
     ratio = statistics.median(t / o for t, o in zip(theirs, ours))
     return {
-        "what": "files to ready windows", "tickers": len(list(prices.glob("*.csv"))),
-        "rows": frame.height * len(list(prices.glob("*.csv"))), "windows": windows,
-        "seconds": ours, "median_seconds": statistics.median(ours),
+        "what": "files to ready windows",
+        "tickers": len(list(prices.glob("*.csv"))),
+        "rows": frame.height * len(list(prices.glob("*.csv"))),
+        "windows": windows,
+        "seconds": ours,
+        "median_seconds": statistics.median(ours),
         "median_cpu_seconds": statistics.median(cpu),
-        "polars_seconds": theirs, "polars_median_seconds": statistics.median(theirs),
+        "polars_seconds": theirs,
+        "polars_median_seconds": statistics.median(theirs),
         "median_of_paired_ratios": ratio,
-    }  # fmt: skip
+    }
 
 
 def universe(tickers, days):
     """Time and peak memory of preparing a synthetic market."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         subprocess.run(
-            [PROGRAM, "synthesize", "--out", folder, "--tickers", str(tickers), "--days", str(days)],
-            check=True, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                PROGRAM,
+                "synthesize",
+                "--out",
+                folder,
+                "--tickers",
+                str(tickers),
+                "--days",
+                str(days),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         seconds, cpu, counts = by_program(folder, "SYN0001", "2015-01-02")
         peak = peak_memory(folder, "SYN0001", "2015-01-02")
     return {
-        "what": "files to ready windows, synthetic", "tickers": tickers, "rows": tickers * days,
-        "seconds": [seconds], "median_seconds": seconds, "median_cpu_seconds": cpu,
-        "peak_memory_bytes": peak, "counts": counts,
-    }  # fmt: skip
+        "what": "files to ready windows, synthetic",
+        "tickers": tickers,
+        "rows": tickers * days,
+        "seconds": [seconds],
+        "median_seconds": seconds,
+        "median_cpu_seconds": cpu,
+        "peak_memory_bytes": peak,
+        "counts": counts,
+    }
 
 
 def machine():
     names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
     return {
-        "cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(),
-        "polars": polars.__version__, "python": platform.python_version(),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "polars": polars.__version__,
+        "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+    }
 
 
 def commit():
@@ -168,10 +191,13 @@ def main():
     for size in arguments.universe:
         rows.append(universe(*map(int, size.split("x"))))
     result = {
-        "schema": 1, "command": " ".join(["tests/benchmarks/prepare_data.py", *sys.argv[1:]]),
-        "commit": commit(), "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
-        "machine": machine(), "rows": rows,
-    }  # fmt: skip
+        "schema": 1,
+        "command": " ".join(["tests/benchmarks/prepare_data.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+        "machine": machine(),
+        "rows": rows,
+    }
     arguments.out.parent.mkdir(exist_ok=True)
     temporary = arguments.out.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n")

@@ -55,14 +55,13 @@ def test_inspect_equals_talib_and_pandas(prices):
     days = len(frames[names[0]])
     # Training windows end on the first 80 % of the days that end a window; their rows are scaled.
     train_ends = int(0.8 * (days - 40))
-    rows = np.concatenate(
-        [expected[n].iloc[20 : 39 + train_ends, :4].to_numpy() for n in names]
-    )
+    rows = np.concatenate([expected[n].iloc[20 : 39 + train_ends, :4].to_numpy() for n in names])
     mean, sd = rows.mean(axis=0), rows.std(axis=0, ddof=1)
     for name, day in [(names[0], 39), (names[1], 300), (names[-1], days - 2), (names[2], days - 1)]:
         frame, want = frames[name], expected[name]
-        result = run("inspect", "--prices", prices, "--ticker", name, "--date",
-                     frame["date"][day], "--json")  # fmt: skip
+        result = run(
+            "inspect", "--prices", prices, "--ticker", name, "--date", frame["date"][day], "--json"
+        )
         assert result.returncode == 0, result.stderr
         got = json.loads(result.stdout)
         assert list(got) == ["ticker", "date", "dates", "raw", "scaled", "label", "label_date"]
@@ -98,7 +97,11 @@ def test_real_counts_are_printed():
         (["--ticker", "NONE", "--date", "2014-06-02"], 1, "'NONE' is not among the 5 tickers"),
         (["--ticker", "SYN0001", "--date", "yesterday"], 1, "'yesterday' is not a date"),
         (["--ticker", "SYN0001", "--date", "2014-06-01"], 1, "no window of SYN0001 ends on"),
-        (["--ticker", "SYN0001", "--date", "2014-01-03"], 1, "windows end on its trading days from"),
+        (
+            ["--ticker", "SYN0001", "--date", "2014-01-03"],
+            1,
+            "windows end on its trading days from",
+        ),
         (["--ticker", "SYN0001"], 2, "--date YYYY-MM-DD is required"),
         (["--ticker", "SYN0001", "--date", "2014-06-02", "--csv"], 2, "unknown option --csv"),
     ],
@@ -151,22 +154,36 @@ def test_messy_folder_is_read_like_a_clean_one(tmp_path):
     )
     four = frames[3]
     stooq = pd.DataFrame(
-        {"<TICKER>": "SYN0004", "<PER>": "D", "<DATE>": four["date"].str.replace("-", ""),
-         "<TIME>": "000000", "<CLOSE>": four["close"], "<VOL>": four["volume"]}
-    )  # fmt: skip
+        {
+            "<TICKER>": "SYN0004",
+            "<PER>": "D",
+            "<DATE>": four["date"].str.replace("-", ""),
+            "<TIME>": "000000",
+            "<CLOSE>": four["close"],
+            "<VOL>": four["volume"],
+        }
+    )
     stooq.to_csv(messy / "syn0004.us.txt", index=False)
     long = pd.concat([f.assign(Symbol=f"SYN000{i}") for i, f in ((5, frames[4]), (6, frames[5]))])
     long.sort_values(["date", "Symbol"]).to_csv(messy / "long.csv.gz", index=False)
     for name in [f"SYN000{i}" for i in range(1, 7)]:
         windows = []
         for folder in clean, messy:
-            result = run("inspect", "--prices", folder, "--ticker", name, "--date", "2014-05-01",
-                         "--json")  # fmt: skip
+            result = run(
+                "inspect", "--prices", folder, "--ticker", name, "--date", "2014-05-01", "--json"
+            )
             assert result.returncode == 0, result.stderr
             windows.append(result.stdout)
         assert windows[0] == windows[1]
-    explained = run("inspect", "--prices", messy, "--ticker", "SYN0001", "--date", "2014-05-01",
-                    "--explain")  # fmt: skip
-    for words in "newest first", "MM/DD/YYYY", "3 header lines", "byte-order mark", "YYYYMMDD", \
-            "2 tickers in a column":  # fmt: skip
+    explained = run(
+        "inspect", "--prices", messy, "--ticker", "SYN0001", "--date", "2014-05-01", "--explain"
+    )
+    for words in (
+        "newest first",
+        "MM/DD/YYYY",
+        "3 header lines",
+        "byte-order mark",
+        "YYYYMMDD",
+        "2 tickers in a column",
+    ):
         assert words in explained.stderr
