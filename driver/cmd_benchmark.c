@@ -19,8 +19,7 @@ typedef struct benchmark_command {
 } benchmark_command;
 
 static bool add_configurations(benchmark *benchmark, const string_list *list, error *error) {
-    const bool all =
-        list->count == 0 || (list->count == 1 && strcmp(list->items[0], "all") == 0);
+    const bool all = list->count == 0 || (list->count == 1 && strcmp(list->items[0], "all") == 0);
     if (!all) {
         for (int32_t i = 0; i < list->count; ++i) {
             if (!benchmark_add(benchmark, list->items[i], error)) {

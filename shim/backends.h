@@ -9,7 +9,6 @@ namespace rp {
 std::unique_ptr<Backend> make_torch_backend(const TrainerSpec &spec, const TrainingData &data);
 
 // "cpu-fused": the project's own kernels on the CPU; in librp.so, without libtorch.
-std::unique_ptr<Backend> make_cpu_fused_backend(const TrainerSpec &spec,
-                                                const TrainingData &data);
+std::unique_ptr<Backend> make_cpu_fused_backend(const TrainerSpec &spec, const TrainingData &data);
 
 } // namespace rp

@@ -249,9 +249,10 @@ std::string checkpoint_format(const rp_checkpoint &checkpoint,
     auto put = [&](const std::string &name, const std::vector<int64_t> &shape,
                    std::vector<float> numbers) {
         const std::vector<float> &kept = values[name] = std::move(numbers);
-        content.tensors[name] = {"F32", shape,
-                                 {reinterpret_cast<const char *>(kept.data()),
-                                  kept.size() * sizeof(float)}};
+        content.tensors[name] = {
+            "F32",
+            shape,
+            {reinterpret_cast<const char *>(kept.data()), kept.size() * sizeof(float)}};
     };
     const State &state = checkpoint.state;
     for (const Parameter &parameter : model_parameters(checkpoint.model)) {
@@ -321,8 +322,10 @@ std::map<std::string, std::string> metadata_map(const rp_metadata *metadata, int
         const std::string key = metadata[i].key;
         for (const char *prefix : {"model.", "training.", "checkpoint."}) {
             if (key.rfind(prefix, 0) == 0) {
-                throw error(RP_ERROR_ARGUMENT, "metadata key %s: names that begin with %s are the "
-                            "library's own", key.c_str(), prefix);
+                throw error(RP_ERROR_ARGUMENT,
+                            "metadata key %s: names that begin with %s are the "
+                            "library's own",
+                            key.c_str(), prefix);
             }
         }
         map[key] = metadata[i].value;
@@ -341,7 +344,9 @@ rp_status rp_checkpoint_load(rp_checkpoint **checkpoint, const char *path) {
     });
 }
 
-void rp_checkpoint_free(rp_checkpoint *checkpoint) { delete checkpoint; }
+void rp_checkpoint_free(rp_checkpoint *checkpoint) {
+    delete checkpoint;
+}
 
 const char *rp_checkpoint_metadata(const rp_checkpoint *checkpoint, const char *key) {
     if (!checkpoint || !key) {
@@ -364,7 +369,7 @@ rp_status rp_checkpoint_save(const rp_checkpoint *checkpoint, const char *path,
     return rp::guard([&] {
         rp::require(checkpoint, "checkpoint");
         rp::require(path, "path");
-        rp::file_replace(path, rp::checkpoint_format(*checkpoint,
-                                                     rp::metadata_map(metadata, metadata_count)));
+        rp::file_replace(
+            path, rp::checkpoint_format(*checkpoint, rp::metadata_map(metadata, metadata_count)));
     });
 }

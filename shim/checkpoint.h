@@ -14,7 +14,7 @@ struct rp_checkpoint {
     int64_t batch = 0;
     int64_t windows = 0; // W of the training data
     double target_unit = 1;
-    double epoch_loss_sum = 0; // over the samples of the unfinished epoch, in target units^2
+    double epoch_loss_sum = 0;        // over the samples of the unfinished epoch, in target units^2
     std::vector<double> epoch_losses; // of the complete epochs, in returns^2
     std::map<std::string, std::string> metadata; // all of it, the library's keys included
 };

@@ -35,7 +35,9 @@ std::string unavailable(const std::string &name) {
 } // namespace
 } // namespace rp
 
-int32_t rp_configuration_count(void) { return rp::count; }
+int32_t rp_configuration_count(void) {
+    return rp::count;
+}
 
 rp_status rp_configuration_describe(rp_configuration *configuration, int32_t index) {
     return rp::guard([&] {

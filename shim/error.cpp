@@ -25,6 +25,10 @@ Error error(rp_status status, const char *format, ...) {
 }
 } // namespace rp
 
-const char *rp_last_error(void) { return rp::last_error; }
+const char *rp_last_error(void) {
+    return rp::last_error;
+}
 
-const char *rp_version(void) { return RP_VERSION; }
+const char *rp_version(void) {
+    return RP_VERSION;
+}

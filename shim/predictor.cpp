@@ -28,8 +28,10 @@ void check_windows(const float *returns, const float *features, int64_t rows,
     require(returns, "returns");
     for (int64_t w = 0; w < windows; ++w) {
         if (window_ends[w] < time_steps - 1 || window_ends[w] >= rows) {
-            throw error(RP_ERROR_ARGUMENT, "window %" PRId64 " ends at row %d; it must lie inside "
-                        "[%d, %" PRId64 ")", w, window_ends[w], time_steps - 1, rows);
+            throw error(RP_ERROR_ARGUMENT,
+                        "window %" PRId64 " ends at row %d; it must lie inside "
+                        "[%d, %" PRId64 ")",
+                        w, window_ends[w], time_steps - 1, rows);
         }
     }
 }
@@ -44,8 +46,8 @@ rp_predictor *make(const rp_checkpoint &checkpoint, int32_t threads) {
                                 options.layers};
     const State &state = checkpoint.state;
     auto predictor = std::unique_ptr<rp_predictor>(new rp_predictor{
-        LstmCpu(shape, state.parameters.data(), state.running_mean.data(),
-                state.running_var.data(), options.norm_eps, options.negative_slope),
+        LstmCpu(shape, state.parameters.data(), state.running_mean.data(), state.running_var.data(),
+                options.norm_eps, options.negative_slope),
         static_cast<float>(checkpoint.target_unit),
         {}});
     for (int32_t thread = 0; thread < (threads ? threads : cores); ++thread) {
@@ -54,8 +56,8 @@ rp_predictor *make(const rp_checkpoint &checkpoint, int32_t threads) {
     return predictor.release();
 }
 
-void run(float *returns, rp_predictor &predictor, const float *features,
-         const int32_t *window_ends, int64_t windows) {
+void run(float *returns, rp_predictor &predictor, const float *features, const int32_t *window_ends,
+         int64_t windows) {
     const int64_t most = static_cast<int64_t>(predictor.scratch.size());
     const int64_t threads = std::clamp<int64_t>(windows / windows_a_thread, 1, most);
     const int64_t share = (windows + threads - 1) / threads;
@@ -91,7 +93,9 @@ rp_status rp_predictor_create(rp_predictor **predictor, const rp_checkpoint *che
     });
 }
 
-void rp_predictor_free(rp_predictor *predictor) { delete predictor; }
+void rp_predictor_free(rp_predictor *predictor) {
+    delete predictor;
+}
 
 rp_status rp_predictor_run(float *returns, rp_predictor *predictor, const float *features,
                            int64_t rows, const int32_t *window_ends, int64_t windows) {

@@ -20,8 +20,10 @@ class HeaderReader {
     HeaderReader(std::string_view text, const std::string &path) : text_(text), path_(path) {}
 
     [[noreturn]] void refuse(const char *what) const {
-        throw error(RP_ERROR_FORMAT, "%s: header byte %zu: %s; the file is damaged or not a "
-                    "checkpoint", path_.c_str(), at_, what);
+        throw error(RP_ERROR_FORMAT,
+                    "%s: header byte %zu: %s; the file is damaged or not a "
+                    "checkpoint",
+                    path_.c_str(), at_, what);
     }
 
     void expect(char wanted) {
@@ -128,14 +130,24 @@ class HeaderReader {
     std::string escape() {
         const char c = at_ < text_.size() ? text_[at_++] : '\0';
         switch (c) {
-        case '"': case '\\': case '/': return std::string(1, c);
-        case 'b': return "\b";
-        case 'f': return "\f";
-        case 'n': return "\n";
-        case 'r': return "\r";
-        case 't': return "\t";
-        case 'u': return utf8(code_unit());
-        default: refuse("an unknown escape in a string");
+        case '"':
+        case '\\':
+        case '/':
+            return std::string(1, c);
+        case 'b':
+            return "\b";
+        case 'f':
+            return "\f";
+        case 'n':
+            return "\n";
+        case 'r':
+            return "\r";
+        case 't':
+            return "\t";
+        case 'u':
+            return utf8(code_unit());
+        default:
+            refuse("an unknown escape in a string");
         }
     }
 
@@ -248,8 +260,8 @@ Safetensors safetensors_parse(std::string file, const std::string &path) {
     const std::string_view all = content.file;
     uint64_t length = 0;
     if (all.size() < sizeof length) {
-        throw error(RP_ERROR_FORMAT, "%s: %zu bytes long; too short for a checkpoint",
-                    path.c_str(), all.size());
+        throw error(RP_ERROR_FORMAT, "%s: %zu bytes long; too short for a checkpoint", path.c_str(),
+                    all.size());
     }
     std::memcpy(&length, all.data(), sizeof length);
     if (length > max_header || length > all.size() - sizeof length) {
@@ -275,16 +287,19 @@ Safetensors safetensors_parse(std::string file, const std::string &path) {
     int64_t end = 0;
     for (const Entry &entry : entries) {
         if (entry.begin != end) {
-            throw error(RP_ERROR_FORMAT, "%s: tensor %s begins at byte %lld, expected %lld: "
-                        "tensors overlap or leave a gap", path.c_str(), entry.name.c_str(),
-                        static_cast<long long>(entry.begin), static_cast<long long>(end));
+            throw error(RP_ERROR_FORMAT,
+                        "%s: tensor %s begins at byte %lld, expected %lld: "
+                        "tensors overlap or leave a gap",
+                        path.c_str(), entry.name.c_str(), static_cast<long long>(entry.begin),
+                        static_cast<long long>(end));
         }
         end = entry.end;
     }
     if (static_cast<uint64_t>(end) != data.size()) {
-        throw error(RP_ERROR_FORMAT, "%s: %zu bytes of tensors, expected %lld; the file is "
-                    "truncated or has trailing bytes", path.c_str(), data.size(),
-                    static_cast<long long>(end));
+        throw error(RP_ERROR_FORMAT,
+                    "%s: %zu bytes of tensors, expected %lld; the file is "
+                    "truncated or has trailing bytes",
+                    path.c_str(), data.size(), static_cast<long long>(end));
     }
     for (const Entry &entry : entries) {
         content.tensors[entry.name].bytes = data.substr(

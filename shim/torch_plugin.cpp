@@ -21,11 +21,11 @@ const TorchPlugin *load() {
         throw error(RP_ERROR_UNAVAILABLE, "this needs libtorch, which can't be loaded: %s",
                     reason ? reason : "librp_torch.so not found beside librp.so");
     }
-    const auto entry = reinterpret_cast<decltype(&rp_torch_plugin)>(dlsym(library,
-                                                                          "rp_torch_plugin"));
+    const auto entry =
+        reinterpret_cast<decltype(&rp_torch_plugin)>(dlsym(library, "rp_torch_plugin"));
     if (!entry) {
         throw error(RP_ERROR_INTERNAL, "librp_torch.so has no entry rp_torch_plugin; it and "
-                    "librp.so are of different builds");
+                                       "librp.so are of different builds");
     }
     return entry();
 }

@@ -20,7 +20,7 @@ struct rp_trainer {
     std::vector<float> targets; // [N] in target units; data.targets points here
     std::unique_ptr<rp::Backend> backend;
     int64_t step = 0;
-    double epoch_loss_sum = 0; // over the samples of the unfinished epoch, in target units^2
+    double epoch_loss_sum = 0;        // over the samples of the unfinished epoch, in target units^2
     std::vector<double> epoch_losses; // in returns^2
     bool failed = false;
 };
@@ -51,15 +51,18 @@ void check_data(const rp_data &data, const rp_model_options &model) {
     require(data.targets, "data.targets");
     require(data.window_ends, "data.window_ends");
     if (data.windows < 2 || data.windows > INT32_MAX || data.rows > INT32_MAX) {
-        throw error(RP_ERROR_ARGUMENT, "%" PRId64 " windows over %" PRId64 " rows; training needs "
-                    "at least 2 windows and at most 2^31 - 1 of each", data.windows, data.rows);
+        throw error(RP_ERROR_ARGUMENT,
+                    "%" PRId64 " windows over %" PRId64 " rows; training needs "
+                    "at least 2 windows and at most 2^31 - 1 of each",
+                    data.windows, data.rows);
     }
     for (int64_t w = 0; w < data.windows; ++w) {
         const int32_t end = data.window_ends[w];
         if (end < model.time_steps - 1 || end >= data.rows || !std::isfinite(data.targets[end])) {
-            throw error(RP_ERROR_ARGUMENT, "window %" PRId64 " ends at row %d; it must lie inside "
-                        "[%d, %" PRId64 ") and its target be finite", w, end, model.time_steps - 1,
-                        data.rows);
+            throw error(RP_ERROR_ARGUMENT,
+                        "window %" PRId64 " ends at row %d; it must lie inside "
+                        "[%d, %" PRId64 ") and its target be finite",
+                        w, end, model.time_steps - 1, data.rows);
         }
     }
     for (int64_t i = 0; i < data.rows * model.features; ++i) {
@@ -96,13 +99,16 @@ void set_target_unit(rp_trainer &trainer, const float *targets, double unit) {
 
 TrainerSpec check_options(const rp_trainer_options &options) {
     if (options.version != RP_OPTIONS_VERSION) {
-        throw error(RP_ERROR_ARGUMENT, "trainer options have version %u, expected %d; fill them "
-                    "with rp_trainer_options_init first", options.version, RP_OPTIONS_VERSION);
+        throw error(RP_ERROR_ARGUMENT,
+                    "trainer options have version %u, expected %d; fill them "
+                    "with rp_trainer_options_init first",
+                    options.version, RP_OPTIONS_VERSION);
     }
     check_model_options(options.model);
     require(options.configuration, "configuration");
     if (options.batch < 2 || options.batch > 1 << 20) {
-        throw error(RP_ERROR_ARGUMENT, "batch is %" PRId64 "; it must be from 2 to 1048576 "
+        throw error(RP_ERROR_ARGUMENT,
+                    "batch is %" PRId64 "; it must be from 2 to 1048576 "
                     "(BatchNorm expects more than 1 value per channel when training)",
                     options.batch);
     }
@@ -128,11 +134,15 @@ TrainerSpec check_options(const rp_trainer_options &options) {
     if (options.threads < 0 || options.threads > 1024) {
         throw error(RP_ERROR_ARGUMENT, "threads is %d; it must be from 0 to 1024", options.threads);
     }
-    return {options.model,         options.configuration,
+    return {options.model,
+            options.configuration,
             options.precision ? options.precision : "",
-            options.batch,         options.learning_rate,
-            options.beta1,         options.beta2,
-            options.eps,           options.seed,
+            options.batch,
+            options.learning_rate,
+            options.beta1,
+            options.beta2,
+            options.eps,
+            options.seed,
             options.threads ? options.threads : cores};
 }
 
@@ -150,8 +160,7 @@ void fill_progress(rp_progress &progress, const rp_trainer &trainer) {
     progress.skipped_steps = trainer.backend->skipped_steps();
     progress.peak_memory = trainer.backend->peak_memory();
     const double unit2 = trainer.target_unit * trainer.target_unit;
-    const int64_t in_epoch =
-        progress.samples - samples_before(trainer, progress.epoch * per_epoch);
+    const int64_t in_epoch = progress.samples - samples_before(trainer, progress.epoch * per_epoch);
     progress.loss = in_epoch > 0 ? trainer.epoch_loss_sum * unit2 / static_cast<double>(in_epoch)
                     : trainer.epoch_losses.empty() ? 0.0
                                                    : trainer.epoch_losses.back();
@@ -160,7 +169,7 @@ void fill_progress(rp_progress &progress, const rp_trainer &trainer) {
 rp_checkpoint snapshot(const rp_trainer &trainer) {
     if (trainer.failed) {
         throw error(RP_ERROR_ARGUMENT, "this trainer's loss is no longer finite; it can't be "
-                    "saved. Continue from an earlier checkpoint");
+                                       "saved. Continue from an earlier checkpoint");
     }
     rp_checkpoint checkpoint;
     checkpoint.model = trainer.spec.model;
@@ -192,8 +201,9 @@ void run(rp_trainer &trainer, int64_t steps) {
         const double loss = losses[static_cast<size_t>(i)];
         if (!std::isfinite(loss)) {
             trainer.step = first + i;
-            throw error(RP_ERROR_NUMERIC, "the loss of epoch %" PRId64 ", step %" PRId64 " of %"
-                        PRId64 " is %g; lower the learning rate or look at this batch's rows",
+            throw error(RP_ERROR_NUMERIC,
+                        "the loss of epoch %" PRId64 ", step %" PRId64 " of %" PRId64
+                        " is %g; lower the learning rate or look at this batch's rows",
                         (first + i) / per_epoch + 1, (first + i) % per_epoch + 1, per_epoch, loss);
         }
         trainer.epoch_loss_sum += loss * static_cast<double>(step_rows(trainer, first + i));
@@ -201,8 +211,8 @@ void run(rp_trainer &trainer, int64_t steps) {
     trainer.step = first + count;
     trainer.failed = false;
     if (trainer.step % per_epoch == 0) {
-        const int64_t samples =
-            samples_before(trainer, trainer.step) - samples_before(trainer, trainer.step - per_epoch);
+        const int64_t samples = samples_before(trainer, trainer.step) -
+                                samples_before(trainer, trainer.step - per_epoch);
         trainer.epoch_losses.push_back(trainer.epoch_loss_sum * trainer.target_unit *
                                        trainer.target_unit / static_cast<double>(samples));
         trainer.epoch_loss_sum = 0;
@@ -213,8 +223,10 @@ void run(rp_trainer &trainer, int64_t steps) {
 void check_resumable(const rp_trainer &trainer, const rp_checkpoint &checkpoint) {
     auto same = [](const char *name, double mine, double theirs) {
         if (mine != theirs) {
-            throw error(RP_ERROR_ARGUMENT, "the checkpoint was trained with %s %.9g, this trainer "
-                        "has %.9g; they must be equal to continue", name, theirs, mine);
+            throw error(RP_ERROR_ARGUMENT,
+                        "the checkpoint was trained with %s %.9g, this trainer "
+                        "has %.9g; they must be equal to continue",
+                        name, theirs, mine);
         }
     };
     const rp_model_options &mine = trainer.spec.model, &theirs = checkpoint.model;
@@ -268,7 +280,9 @@ rp_status rp_trainer_create(rp_trainer **trainer, const rp_trainer_options *opti
     });
 }
 
-void rp_trainer_free(rp_trainer *trainer) { delete trainer; }
+void rp_trainer_free(rp_trainer *trainer) {
+    delete trainer;
+}
 
 rp_status rp_trainer_run(rp_trainer *trainer, int64_t steps, rp_progress *progress) {
     return rp::guard([&] {
@@ -320,8 +334,8 @@ rp_status rp_trainer_step_windows(int64_t *windows, int64_t *count, int64_t capa
                               static_cast<uint32_t>(step / per_epoch));
         *count = rp::step_rows(*trainer, step);
         for (int64_t row = 0; row < std::min(*count, capacity); ++row) {
-            windows[row] = rp_order(
-                static_cast<uint32_t>(step % per_epoch * trainer->spec.batch + row), &key);
+            windows[row] =
+                rp_order(static_cast<uint32_t>(step % per_epoch * trainer->spec.batch + row), &key);
         }
     });
 }

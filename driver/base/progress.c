@@ -28,8 +28,7 @@ void progress_start(progress *progress, const char *what, int64_t total, bool qu
 }
 
 static void draw(const progress *progress, int64_t done, const char *detail, double now) {
-    const double fraction =
-        progress->total > 0 ? (double)done / (double)progress->total : 1.0;
+    const double fraction = progress->total > 0 ? (double)done / (double)progress->total : 1.0;
     const double elapsed = now - progress->started;
     const double left = fraction > 0 ? elapsed / fraction - elapsed : 0.0;
     if (!progress->terminal) {
@@ -42,8 +41,8 @@ static void draw(const progress *progress, int64_t done, const char *detail, dou
     memset(bar, ' ', BAR_WIDTH);
     memset(bar, '#', (size_t)(filled < BAR_WIDTH ? filled : BAR_WIDTH));
     bar[BAR_WIDTH] = '\0';
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %4.0f s left, %s", progress->what, bar,
-            100 * fraction, left, detail);
+    fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %4.0f s left, %s", progress->what, bar, 100 * fraction,
+            left, detail);
     fflush(stderr);
 }
 

@@ -20,4 +20,6 @@ void signals_watch(void) {
     sigaction(SIGTERM, &action, NULL);
 }
 
-bool signals_received(void) { return received != 0; }
+bool signals_received(void) {
+    return received != 0;
+}

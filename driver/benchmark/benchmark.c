@@ -31,12 +31,14 @@ bool benchmark_add(benchmark *benchmark, const char *name, error *error) {
             return true;
         }
     }
-    return error_set(error, "--configurations: '%s' is not one of cpu, cpu-fused, gpu, gpu-kernel, "
-                     "gpu-graph (or NAME:PRECISION)", name);
+    return error_set(error,
+                     "--configurations: '%s' is not one of cpu, cpu-fused, gpu, gpu-kernel, "
+                     "gpu-graph (or NAME:PRECISION)",
+                     name);
 }
 
-static bool make_trainer(rp_trainer **trainer, const benchmark *benchmark,
-                         const benchmark_row *row, const rp_data *data, error *error) {
+static bool make_trainer(rp_trainer **trainer, const benchmark *benchmark, const benchmark_row *row,
+                         const rp_data *data, error *error) {
     char name[sizeof row->name];
     rp_trainer_options options = benchmark->trainer;
     snprintf(name, sizeof name, "%s", row->name);
@@ -126,8 +128,8 @@ static bool run_repeat(benchmark_row *row, const benchmark *benchmark, const dat
     rp_progress at = {0};
     progress bar;
     progress_start(&bar, row->name, 0, benchmark->quiet);
-    bool ok = make_trainer(&trainer, benchmark, row, &data, error) &&
-              warm_up(trainer, &initial, error);
+    bool ok =
+        make_trainer(&trainer, benchmark, row, &data, error) && warm_up(trainer, &initial, error);
     if (ok && rp_trainer_progress(trainer, &at) == RP_OK) {
         progress_start(&bar, row->name, benchmark->epochs * at.steps_per_epoch, benchmark->quiet);
     }

@@ -26,9 +26,9 @@ typedef struct run {
     progress bar;
     rp_progress progress;
     double train_seconds;
-    int64_t chunk; /* steps that take about report_seconds */
-    double saved;  /* when */
-    rp_checkpoint *best; /* with patience: the weights of the best validation loss so far, */
+    int64_t chunk;             /* steps that take about report_seconds */
+    double saved;              /* when */
+    rp_checkpoint *best;       /* with patience: the weights of the best validation loss so far, */
     char best_path[PATH_SIZE]; /* kept in this file too, for a run that continues */
     double best_loss;
     int64_t best_epoch;
@@ -123,8 +123,7 @@ static bool log_epoch(run *run, double validation_loss, error *error) {
     const bool ok = text_ok(&json.text) && fprintf(run->log, "%s\n", json.text.data) > 0 &&
                     fflush(run->log) == 0;
     json_free(&json);
-    return ok ? true
-              : error_set(error, "can't write %s: %s", run->options->log, strerror(errno));
+    return ok ? true : error_set(error, "can't write %s: %s", run->options->log, strerror(errno));
 }
 
 /* Keeps the best weights; *stop when patience has run out. */
@@ -261,8 +260,8 @@ static bool resume(run *run, error *error) {
 static bool open_run(run *run, error *error) {
     const rp_data data = training_data(run->dataset, 0, run->dataset->train_windows);
     const training_options *options = run->options;
-    const int length = snprintf(run->best_path, sizeof run->best_path, "%s.best",
-                                options->checkpoint);
+    const int length =
+        snprintf(run->best_path, sizeof run->best_path, "%s.best", options->checkpoint);
     if (length < 0 || (size_t)length >= sizeof run->best_path) {
         return error_set(error, "--checkpoint: the path is too long");
     }
@@ -285,8 +284,8 @@ static bool open_run(run *run, error *error) {
     return true;
 }
 
-bool training_run(training_result *result, const dataset *dataset,
-                  const training_options *options, error *error) {
+bool training_run(training_result *result, const dataset *dataset, const training_options *options,
+                  error *error) {
     run run = {.dataset = dataset, .options = options, .best_loss = NAN};
     signals_watch();
     const bool ok = open_run(&run, error) && train(&run, &result->interrupted, error);

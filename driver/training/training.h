@@ -11,7 +11,7 @@
 typedef struct training_options {
     rp_trainer_options trainer;
     int64_t epochs;
-    int64_t patience;         /* epochs without a better validation loss before stopping; 0: never */
+    int64_t patience; /* epochs without a better validation loss before stopping; 0: never */
     int64_t checkpoint_every; /* optimiser steps between saves; 0: at the end of each epoch */
     const char *checkpoint;   /* path */
     const char *log;          /* JSON lines, one an epoch; NULL: none */
@@ -31,8 +31,8 @@ rp_data training_data(const dataset *dataset, int64_t first, int64_t count);
 
 /* Leaves the trained (with patience: the best) weights in options->checkpoint, together with what
  * is needed to rebuild the data set and with conformal intervals. */
-bool training_run(training_result *result, const dataset *dataset,
-                  const training_options *options, error *error);
+bool training_run(training_result *result, const dataset *dataset, const training_options *options,
+                  error *error);
 
 /* Mean squared error of the checkpoint's predictions over windows [first, first + count). */
 bool training_loss(double *loss, const rp_checkpoint *checkpoint, const dataset *dataset,

@@ -33,7 +33,8 @@ bool training_save_matches(const rp_checkpoint *checkpoint, const dataset *datas
         return false;
     }
     if (strcmp(metadata.sha256, dataset->market->sha256) != 0) {
-        return error_set(error, "--resume: the checkpoint was trained on other price files "
+        return error_set(error,
+                         "--resume: the checkpoint was trained on other price files "
                          "(SHA-256 %.12s..., these are %.12s...); train anew, or give it its files",
                          metadata.sha256, dataset->market->sha256);
     }

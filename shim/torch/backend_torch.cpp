@@ -2,7 +2,8 @@
 //
 // Policy: one code path; they differ only in the device, in BatchNorm + LeakyReLU being one fused
 // operator or two, and in the step being launched or replayed. Everything that changes from step to
-// step (counter, sample order, dropout) is read from device tensors, so a captured step is the step.
+// step (counter, sample order, dropout) is read from device tensors, so a captured step is the
+// step.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
@@ -59,13 +60,13 @@ class TorchBackend : public Backend {
     std::string precision_;
     at::Tensor features_, targets_, window_ends_;         // [N][F], [N], [W]
     at::Tensor parameters_, exp_avg_, exp_avg_sq_, grad_; // [P]
-    std::vector<at::Tensor> leaves_;        // the model's parameters: views of parameters_
-    std::vector<at::Tensor> layer_weights_; // per layer, its slice of parameters_
-    at::Tensor running_mean_, running_var_; // [H]
-    at::Tensor adam_step_;                  // float scalar
-    at::Tensor counters_;                   // int64 [2]: step, place in losses_
-    at::Tensor step_, place_;               // views of counters_: scalar, [1]
-    at::Tensor losses_;                     // [steps_per_epoch]
+    std::vector<at::Tensor> leaves_;               // the model's parameters: views of parameters_
+    std::vector<at::Tensor> layer_weights_;        // per layer, its slice of parameters_
+    at::Tensor running_mean_, running_var_;        // [H]
+    at::Tensor adam_step_;                         // float scalar
+    at::Tensor counters_;                          // int64 [2]: step, place in losses_
+    at::Tensor step_, place_;                      // views of counters_: scalar, [1]
+    at::Tensor losses_;                            // [steps_per_epoch]
     std::map<int64_t, at::Tensor> initial_hidden_; // zeros [1][B][H], by B
 #ifdef RP_HAVE_CUDA
     std::optional<c10::cuda::CUDAStream> stream_;
@@ -126,8 +127,7 @@ void TorchBackend::set_precision() {
     if (precision_ != "fp32" && !(gpu_ && precision_ == "tf32")) {
         throw error(RP_ERROR_ARGUMENT, "configuration %s has no precision %s; %s",
                     spec_.configuration.c_str(), precision_.c_str(),
-                    gpu_ ? "it has tf32 and fp32"
-                         : "it has fp32 only");
+                    gpu_ ? "it has tf32 and fp32" : "it has fp32 only");
     }
     if (gpu_) {
         at::globalContext().setAllowTF32CuDNN(precision_ == "tf32");
@@ -210,7 +210,7 @@ at::Tensor TorchBackend::forward(int64_t rows) {
     const rp_model_options &model = spec_.model;
     const auto seed = static_cast<int64_t>(spec_.seed);
     auto [sequence, target] = gather_windows(features_, targets_, window_ends_, step_, seed,
-                                                     spec_.batch, rows, model.time_steps);
+                                             spec_.batch, rows, model.time_steps);
     for (int32_t layer = 0; layer < model.layers; ++layer) {
         const bool last = layer + 1 == model.layers;
         sequence = lstm_layer(layer, sequence, last);
@@ -239,7 +239,9 @@ void TorchBackend::update(const at::Tensor &loss) {
     counters_.add_(1);
 }
 
-void TorchBackend::step(int64_t rows) { update(forward(rows)); }
+void TorchBackend::step(int64_t rows) {
+    update(forward(rows));
+}
 
 void TorchBackend::train(int64_t first_step, int64_t steps, float *losses) {
 #ifdef RP_HAVE_CUDA

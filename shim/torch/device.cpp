@@ -63,8 +63,10 @@ std::string configuration_unavailable(const std::string &configuration) {
             return gpu_unavailable();
         }
     }
-    throw error(RP_ERROR_ARGUMENT, "unknown configuration %s; known are cpu, gpu, gpu-kernel, "
-                "gpu-graph", configuration.c_str());
+    throw error(RP_ERROR_ARGUMENT,
+                "unknown configuration %s; known are cpu, gpu, gpu-kernel, "
+                "gpu-graph",
+                configuration.c_str());
 }
 
 void describe_machine(rp_machine &machine) {

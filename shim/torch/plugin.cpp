@@ -17,12 +17,14 @@ template <typename Body> auto translate(Body &&body) -> decltype(body()) {
     try {
         return body();
     } catch (const c10::OutOfMemoryError &failure) {
-        throw error(RP_ERROR_DEVICE, "GPU memory is exhausted: %s; use a smaller batch, or free the "
-                    "GPU", failure.what_without_backtrace());
+        throw error(RP_ERROR_DEVICE,
+                    "GPU memory is exhausted: %s; use a smaller batch, or free the "
+                    "GPU",
+                    failure.what_without_backtrace());
     } catch (const c10::Error &failure) {
         const std::string text = failure.what_without_backtrace();
-        const bool device = text.find("CUDA") != std::string::npos ||
-                            text.find("cuDNN") != std::string::npos;
+        const bool device =
+            text.find("CUDA") != std::string::npos || text.find("cuDNN") != std::string::npos;
         throw error(device ? RP_ERROR_DEVICE : RP_ERROR_INTERNAL, "libtorch: %s",
                     text.substr(0, text.find('\n')).c_str());
     }

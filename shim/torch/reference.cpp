@@ -51,8 +51,7 @@ void reference_predict(float *returns, const rp_checkpoint &checkpoint, const st
             at::from_blob(const_cast<int32_t *>(window_ends + first), {count}, at::kInt)
                 .to(where, at::kLong);
         const at::Tensor x = table.index({ends.unsqueeze(1) + offsets}); // [B][T][F]
-        const at::Tensor zeros =
-            at::zeros({model.layers, count, model.hidden}, table.options());
+        const at::Tensor zeros = at::zeros({model.layers, count, model.hidden}, table.options());
         const at::Tensor hidden =
             std::get<1>(at::lstm(x, {zeros, zeros}, weights, /*has_biases=*/true, model.layers,
                                  /*dropout=*/0.0, /*train=*/false, /*bidirectional=*/false,

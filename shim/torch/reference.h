@@ -1,4 +1,5 @@
-// The model's forward pass by libtorch's own operators: what the project's kernels are held against.
+// The model's forward pass by libtorch's own operators: what the project's kernels are held
+// against.
 #pragma once
 
 #include <string>

@@ -27,7 +27,8 @@ StepGraph::StepGraph(c10::cuda::CUDAStream stream, const std::function<void()> &
         work();
         C10_CUDA_CHECK(cudaStreamEndCapture(captured, &graph));
     } catch (...) {
-        (void)cudaStreamEndCapture(captured, &graph); // leaves the stream usable; the cause is thrown
+        (void)cudaStreamEndCapture(captured,
+                                   &graph); // leaves the stream usable; the cause is thrown
         (void)cudaGetLastError();
         if (graph) {
             (void)cudaGraphDestroy(graph);
@@ -51,7 +52,9 @@ StepGraph::~StepGraph() {
     c10::cuda::CUDACachingAllocator::releasePool(stream_.device_index(), pool_);
 }
 
-void StepGraph::replay() { C10_CUDA_CHECK(cudaGraphLaunch(graph_, stream_.stream())); }
+void StepGraph::replay() {
+    C10_CUDA_CHECK(cudaGraphLaunch(graph_, stream_.stream()));
+}
 
 } // namespace rp
 #endif

@@ -9,7 +9,6 @@
 namespace rp {
 
 // The number of differing elements over all cases on `device`, "cpu" or "cuda".
-int64_t verify(const std::string &device, bool perturb, rp_verify_callback callback,
-               void *context);
+int64_t verify(const std::string &device, bool perturb, rp_verify_callback callback, void *context);
 
 } // namespace rp

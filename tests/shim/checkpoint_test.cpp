@@ -81,8 +81,9 @@ TEST_F(CheckpointTest, every_flipped_bit_is_refused) {
 }
 
 TEST_F(CheckpointTest, damage_is_named) {
-    EXPECT_TRUE(contains(refusal(edited("\"checkpoint.version\":\"1\"",
-                                        "\"checkpoint.version\":\"7\"")), "version is 7"));
+    EXPECT_TRUE(
+        contains(refusal(edited("\"checkpoint.version\":\"1\"", "\"checkpoint.version\":\"7\"")),
+                 "version is 7"));
     EXPECT_TRUE(contains(refusal(edited("\"model.hidden\":\"64\"", "\"model.hidden\":\"65\"")),
                          "checksum"));
     EXPECT_TRUE(contains(refusal(edited("[1,64]", "[1,46]")), "data_offsets"));

@@ -59,14 +59,14 @@ RP_API const char *rp_version(void);
  *   -> BatchNorm without affine parameters -> LeakyReLU -> Linear(H, 1) -> predicted return [B] */
 typedef struct rp_model_options {
     uint32_t version;
-    int32_t features;      /* F, 1..32;  4 */
-    int32_t time_steps;    /* T, 1..64;  20 */
-    int32_t hidden;        /* H, 1..512; 64 */
-    int32_t layers;        /* 1..4;      2 */
-    float dropout;         /* between layers, [0, 1); 0.2 */
-    float norm_momentum;   /* (0, 1]; 0.1 */
-    float norm_eps;        /* > 0; 1e-5 */
-    float negative_slope;  /* 0.01 */
+    int32_t features;     /* F, 1..32;  4 */
+    int32_t time_steps;   /* T, 1..64;  20 */
+    int32_t hidden;       /* H, 1..512; 64 */
+    int32_t layers;       /* 1..4;      2 */
+    float dropout;        /* between layers, [0, 1); 0.2 */
+    float norm_momentum;  /* (0, 1]; 0.1 */
+    float norm_eps;       /* > 0; 1e-5 */
+    float negative_slope; /* 0.01 */
 } rp_model_options;
 
 RP_API void rp_model_options_init(rp_model_options *options);
@@ -86,7 +86,8 @@ typedef struct rp_data {
     int64_t windows;            /* W */
 } rp_data;
 
-/* ---- Configurations: where and how a model trains ------------------------------------------------ */
+/* ---- Configurations: where and how a model trains
+ * ------------------------------------------------ */
 typedef struct rp_configuration {
     const char *name;    /* "cpu", "gpu", ...; static */
     const char *summary; /* one line; static */
@@ -112,9 +113,10 @@ typedef struct rp_machine {
 
 RP_API RP_MUST_CHECK rp_status rp_machine_describe(rp_machine *machine);
 
-/* ---- Trainer -------------------------------------------------------------------------------------
- * Minimises the mean squared error with Adam. The initial weights, the order of the samples and
- * the dropout masks are functions of the seed alone and the same in every configuration. */
+/* ---- Trainer
+ * ------------------------------------------------------------------------------------- Minimises
+ * the mean squared error with Adam. The initial weights, the order of the samples and the dropout
+ * masks are functions of the seed alone and the same in every configuration. */
 typedef struct rp_trainer_options {
     uint32_t version;
     rp_model_options model;
@@ -170,8 +172,8 @@ RP_API RP_MUST_CHECK rp_status rp_trainer_epoch_losses(const double **losses, in
 /* The window indices (into rp_data.window_ends) that step `step` trains, in batch order. At most
  * `capacity` are written; *count is how many the step has. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_step_windows(int64_t *windows, int64_t *count,
-                                                       int64_t capacity,
-                                                       const rp_trainer *trainer, int64_t step);
+                                                       int64_t capacity, const rp_trainer *trainer,
+                                                       int64_t step);
 
 /* One line of a checkpoint's metadata. Keys of the library begin "model.", "training." or
  * "checkpoint."; every other key is the caller's own. */
@@ -183,10 +185,10 @@ typedef struct rp_metadata {
 /* Writes weights, optimiser state and metadata to `path`: to a temporary name in the same folder,
  * fsynced, renamed; a failure leaves the old file as it was. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_save(const rp_trainer *trainer, const char *path,
-                                               const rp_metadata *metadata,
-                                               int64_t metadata_count);
+                                               const rp_metadata *metadata, int64_t metadata_count);
 
-/* ---- Checkpoint: one .safetensors file ----------------------------------------------------------- */
+/* ---- Checkpoint: one .safetensors file
+ * ----------------------------------------------------------- */
 typedef struct rp_checkpoint rp_checkpoint;
 
 /* Reads and validates the whole file: sizes, offsets, version, checksum, finite weights. */
@@ -210,11 +212,12 @@ RP_API RP_MUST_CHECK rp_status rp_trainer_snapshot(rp_checkpoint **checkpoint,
                                                    const rp_trainer *trainer);
 
 /* Writes a checkpoint that is in memory, with `metadata` added to (or replacing) its own. */
-RP_API RP_MUST_CHECK rp_status rp_checkpoint_save(const rp_checkpoint *checkpoint,
-                                                  const char *path, const rp_metadata *metadata,
+RP_API RP_MUST_CHECK rp_status rp_checkpoint_save(const rp_checkpoint *checkpoint, const char *path,
+                                                  const rp_metadata *metadata,
                                                   int64_t metadata_count);
 
-/* ---- Predictor: the forward pass with the running statistics, no dropout, on the CPU ------------- */
+/* ---- Predictor: the forward pass with the running statistics, no dropout, on the CPU
+ * ------------- */
 typedef struct rp_predictor rp_predictor;
 
 /* `threads` 0: one a core. The checkpoint may be freed afterwards. Needs no libtorch. */
@@ -229,13 +232,13 @@ RP_API RP_MUST_CHECK rp_status rp_predictor_run(float *returns, rp_predictor *pr
                                                 const int32_t *window_ends, int64_t windows);
 
 /* The same forward pass by libtorch's own operators, as a reference: `device` "cpu" or "cuda". */
-RP_API RP_MUST_CHECK rp_status rp_reference_predict(float *returns,
-                                                    const rp_checkpoint *checkpoint,
+RP_API RP_MUST_CHECK rp_status rp_reference_predict(float *returns, const rp_checkpoint *checkpoint,
                                                     const char *device, const float *features,
                                                     int64_t rows, const int32_t *window_ends,
                                                     int64_t windows);
 
-/* ---- Verification of rp::bn_leaky_relu against libtorch's own operators -------------------------- */
+/* ---- Verification of rp::bn_leaky_relu against libtorch's own operators
+ * -------------------------- */
 typedef struct rp_verify_case {
     const char *shape;  /* "512x64" */
     const char *dtype;  /* "float32" */
