@@ -88,7 +88,8 @@ at::Tensor bn_leaky_relu_autograd(const at::Tensor &input, const OptionalTensor 
                                   const OptionalTensor &running_var, bool training, double momentum,
                                   double eps, double negative_slope) {
     const bool empty = TORCH_GUARD_OR_FALSE(input.sym_numel().sym_eq(0));
-    if (empty || is_transformed(input) || is_transformed(weight) || is_transformed(bias)) {
+    const bool cudnn = allow_cudnn() && input.is_cuda() && input.dim() > 2;
+    if (empty || cudnn || is_transformed(input) || is_transformed(weight) || is_transformed(bias)) {
         return composed_pair(input, weight, bias, running_mean, running_var, training, momentum,
                              eps, negative_slope);
     }

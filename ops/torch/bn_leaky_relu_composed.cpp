@@ -1,15 +1,17 @@
 #include "bn_leaky_relu_composed.h"
 
+#include "checks.h"
+
 #include <ATen/AccumulateType.h>
 #include <ATen/Context.h>
 #include <ATen/OpMathType.h>
-#include <ATen/ops/_batch_norm_impl_index.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/leaky_relu_backward.h>
 #include <ATen/ops/native_batch_norm.h>
 #include <ATen/ops/native_batch_norm_backward.h>
+#include <ATen/ops/zeros.h>
 
 #include <atomic>
 
@@ -38,11 +40,16 @@ ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &we
                                const OptionalTensor &bias, const OptionalTensor &running_mean,
                                const OptionalTensor &running_var, bool training, double momentum,
                                double eps, double negative_slope) {
-    // Checks every argument, in eager mode's words.
-    auto [y, mean, invstd, reserve, backend] =
-        at::_batch_norm_impl_index(input, weight, bias, running_mean, running_var, training,
-                                   momentum, eps, /*cudnn_enabled=*/false);
+    check_arguments(input, weight, bias, running_mean, running_var, training);
     const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
+    if (input.numel() == 0) {
+        const int64_t channels = training ? input.size(1) : 0;
+        return {input.clone(), at::zeros({channels}, statistics),
+                at::zeros({channels}, statistics)};
+    }
+    // Not at::batch_norm: it gives 3-D and more to cuDNN, whatever its arguments say.
+    auto [y, mean, invstd] = at::native_batch_norm(input, weight, bias, running_mean, running_var,
+                                                   training, momentum, eps);
     if (training) {
         mean = mean.to(statistics.dtype());
         invstd = invstd.to(statistics.dtype());
@@ -64,17 +71,28 @@ BackwardResult composed_backward(const at::Tensor &grad_output, const at::Tensor
         at::native_batch_norm(input, weight, bias, mean_in, var_in, training, 0.0, eps);
     const at::Tensor grad_y =
         at::leaky_relu_backward(grad_output, y, negative_slope, /*self_is_result=*/false);
-    return at::native_batch_norm_backward(grad_y, input, weight, mean_in, var_in, mean, invstd,
-                                          training, eps, grad_mask);
+    BackwardResult grads = at::native_batch_norm_backward(grad_y, input, weight, mean_in, var_in,
+                                                          mean, invstd, training, eps, grad_mask);
+    // Some of its paths return gradients that were not asked for.
+    std::apply(
+        [&, k = 0](auto &...grad) mutable { ((grad = grad_mask[k++] ? grad : at::Tensor()), ...); },
+        grads);
+    return grads;
 }
 
 at::Tensor composed_pair(const at::Tensor &input, const OptionalTensor &weight,
                          const OptionalTensor &bias, const OptionalTensor &running_mean,
                          const OptionalTensor &running_var, bool training, double momentum,
                          double eps, double negative_slope) {
-    const bool cudnn = allow_cudnn() && at::globalContext().userEnabledCuDNN();
-    return at::leaky_relu(at::batch_norm(input, weight, bias, running_mean, running_var, training,
-                                         momentum, eps, cudnn),
+    const bool empty = TORCH_GUARD_OR_FALSE(input.sym_numel().sym_eq(0));
+    if (empty || allow_cudnn()) {
+        return at::leaky_relu(at::batch_norm(input, weight, bias, running_mean, running_var,
+                                             training, momentum, eps, allow_cudnn()),
+                              negative_slope);
+    }
+    check_arguments(input, weight, bias, running_mean, running_var, training);
+    return at::leaky_relu(std::get<0>(at::native_batch_norm(input, weight, bias, running_mean,
+                                                            running_var, training, momentum, eps)),
                           negative_slope);
 }
 

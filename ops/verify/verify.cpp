@@ -202,9 +202,14 @@ Outputs reference(const Case &c, const Inputs &in) {
         run(c, in,
             [&](const Tensor &input, const OptionalTensor &weight, const OptionalTensor &bias,
                 const OptionalTensor &mean, const OptionalTensor &var) {
-                return at::leaky_relu(at::batch_norm(input, weight, bias, mean, var, trains(c),
-                                                     momentum(c), EPS, /*cudnn_enabled=*/false),
-                                      SLOPE);
+                // What batch_norm calls with cuDNN off; only batch_norm takes an empty batch.
+                const Tensor y =
+                    in.input.numel() == 0
+                        ? at::batch_norm(input, weight, bias, mean, var, trains(c), momentum(c),
+                                         EPS, /*cudnn_enabled=*/false)
+                        : std::get<0>(at::native_batch_norm(input, weight, bias, mean, var,
+                                                            trains(c), momentum(c), EPS));
+                return at::leaky_relu(y, SLOPE);
             });
     if (trains(c) && in.input.numel() > 0) {
         at::NoGradGuard no_grad;

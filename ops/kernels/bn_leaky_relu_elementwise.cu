@@ -1,0 +1,333 @@
+// Output and grad_input element by element, from finished statistics and sums: all of evaluation,
+// and the second pass of training where no single launch covers the shape.
+//
+// Policy: a thread keeps one channel (or one pack of channels), so the parameters stay in registers
+// and the loop does nothing but stream.
+#include "bn_leaky_relu_channel.cuh"
+#include "bn_leaky_relu_launch.cuh"
+#include "bn_leaky_relu_parts.h"
+
+#include <algorithm>
+
+namespace rp_kernels {
+namespace {
+
+constexpr int THREADS = 256;
+constexpr int UNROLL = 4;
+
+// Where a thread works: `count` packs, the first at `offset`, `stride` elements apart, all of
+// channels channel ... channel + CHANNELS - 1.
+struct Stream {
+    int64_t offset, stride;
+    int count, channel;
+};
+
+// ROWS: a block covers `columns` packs of a row and THREADS / columns rows at once.
+struct RowsTiling {
+    int rows, channels, columns; // columns: packs of a tile, up to THREADS
+};
+
+template <int PACK> __device__ __forceinline__ Stream rows_stream(const RowsTiling &tiling) {
+    const int rows_at_once = THREADS / tiling.columns;
+    const int row_in_block = threadIdx.x / tiling.columns;
+    const int column = blockIdx.y * tiling.columns + threadIdx.x % tiling.columns;
+    const int channel = column * PACK;
+    const int row = blockIdx.x * rows_at_once + row_in_block;
+    const int step = gridDim.x * rows_at_once;
+    if (row_in_block >= rows_at_once || channel >= tiling.channels || row >= tiling.rows) {
+        return {0, 0, 0, 0};
+    }
+    return {static_cast<int64_t>(row) * tiling.channels + channel,
+            static_cast<int64_t>(step) * tiling.channels, 1 + (tiling.rows - 1 - row) / step,
+            channel};
+}
+
+// PLANES: `along` threads share a plane; the block's other threads take the next planes.
+struct PlanesTiling {
+    int planes, channels, length, along;
+};
+
+template <int PACK> __device__ __forceinline__ Stream planes_stream(const PlanesTiling &tiling) {
+    const int plane = blockIdx.x * (THREADS / tiling.along) + threadIdx.x / tiling.along;
+    const int chunks = gridDim.y; // blocks that share a plane
+    const int start = (blockIdx.y * tiling.along + threadIdx.x % tiling.along) * PACK;
+    const int step = chunks * tiling.along * PACK;
+    if (plane >= tiling.planes || start >= tiling.length) {
+        return {0, 0, 0, 0};
+    }
+    return {static_cast<int64_t>(plane) * tiling.length + start, step,
+            1 + (tiling.length - 1 - start) / step, plane % tiling.channels};
+}
+
+template <int PACK> __device__ __forceinline__ Stream stream_of(const RowsTiling &tiling) {
+    return rows_stream<PACK>(tiling);
+}
+template <int PACK> __device__ __forceinline__ Stream stream_of(const PlanesTiling &tiling) {
+    return planes_stream<PACK>(tiling);
+}
+
+// Channels that a pack touches: all different in ROWS, one in PLANES.
+template <typename Tiling, int PACK> constexpr int CHANNELS = 1;
+template <int PACK> constexpr int CHANNELS<RowsTiling, PACK> = PACK;
+
+// PACK elements as one access: 16 bytes, or a single element.
+template <typename scalar_t, int PACK> struct Access {
+    using Word = std::conditional_t<PACK == 1, scalar_t, uint4>;
+    static __device__ __forceinline__ Word load(const void *array, int64_t offset) {
+        return __ldcs(
+            reinterpret_cast<const Word *>(static_cast<const scalar_t *>(array) + offset));
+    }
+    static __device__ __forceinline__ void store(void *array, int64_t offset, Word word) {
+        __stcs(reinterpret_cast<Word *>(static_cast<scalar_t *>(array) + offset), word);
+    }
+    static __device__ __forceinline__ void unpack(const Word &word, float (&value)[PACK]) {
+        if constexpr (PACK == 1) {
+            value[0] = Scalar<scalar_t>::widen(word);
+        } else {
+            Scalar<scalar_t>::unpack(word, value);
+        }
+    }
+    static __device__ __forceinline__ Word pack(const float (&value)[PACK]) {
+        if constexpr (PACK == 1) {
+            return Scalar<scalar_t>::narrow(value[0]);
+        } else {
+            return Scalar<scalar_t>::pack(value);
+        }
+    }
+};
+
+template <typename scalar_t, int PACK, typename Tiling>
+__global__ void __launch_bounds__(THREADS)
+    elementwise_forward_kernel(const BnLeakyReluForward p, const Tiling tiling) {
+    using Memory = Access<scalar_t, PACK>;
+    constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
+    const Stream s = stream_of<PACK>(tiling);
+    if (s.count == 0) {
+        return;
+    }
+    Channel channel[CHANNELS_HERE];
+#pragma unroll
+    for (int e = 0; e < CHANNELS_HERE; ++e) {
+        channel[e] = channel_of(p, s.channel + e);
+    }
+    for (int k = 0; k < s.count; k += UNROLL) {
+        typename Memory::Word word[UNROLL];
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            if (k + u < s.count) {
+                word[u] = Memory::load(p.input, s.offset + (k + u) * s.stride);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            if (k + u < s.count) {
+                float value[PACK];
+                Memory::unpack(word[u], value);
+#pragma unroll
+                for (int e = 0; e < PACK; ++e) {
+                    value[e] = forward_value<scalar_t>(value[e], channel[e % CHANNELS_HERE],
+                                                       p.negative_slope);
+                }
+                Memory::store(p.output, s.offset + (k + u) * s.stride, Memory::pack(value));
+            }
+        }
+    }
+}
+
+// dx of each of eager mode's three formulas, with the coefficients of one channel.
+struct RowsTraining {
+    RowsGradient gradient;
+    __device__ RowsTraining(const BnLeakyReluBackward &p, const Workspace &w, int channel,
+                            const Channel &c, float reciprocal) {
+        gradient = rows_gradient(w.sum[channel], w.dot[channel], c.weight, c.invstd, reciprocal);
+    }
+    __device__ float operator()(float centered, float dy) const {
+        return grad_input_rows(centered, dy, gradient);
+    }
+};
+
+struct PlanesTraining {
+    PlanesGradient gradient;
+    __device__ PlanesTraining(const BnLeakyReluBackward &p, const Workspace &w, int channel,
+                              const Channel &c, float reciprocal) {
+        gradient = planes_gradient(w.sum[channel], w.dot[channel], c.weight, c.invstd, reciprocal);
+    }
+    __device__ float operator()(float centered, float dy) const {
+        return grad_input_planes(centered, dy, gradient);
+    }
+};
+
+struct Evaluation {
+    float weight, invstd;
+    __device__ Evaluation(const BnLeakyReluBackward &, const Workspace &, int, const Channel &c,
+                          float)
+        : weight(c.weight), invstd(c.invstd) {}
+    __device__ float operator()(float, float dy) const {
+        return __fmul_rn(__fmul_rn(dy, weight), invstd);
+    }
+};
+
+// Of the PLANES reduction in evaluation, which multiplies weight and 1 / sqrt first.
+struct PlanesEvaluation {
+    float scale;
+    __device__ PlanesEvaluation(const BnLeakyReluBackward &p, const Workspace &, int channel,
+                                const Channel &c, float) {
+        scale = __fmul_rn(planes_invstd(p, channel), c.weight);
+    }
+    __device__ float operator()(float, float dy) const { return __fmul_rn(scale, dy); }
+};
+
+template <typename scalar_t, int PACK, typename Formula, typename Tiling>
+__global__ void __launch_bounds__(THREADS)
+    elementwise_backward_kernel(const BnLeakyReluBackward p, const Workspace workspace,
+                                const Tiling tiling, float reciprocal) {
+    using Memory = Access<scalar_t, PACK>;
+    constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
+    const Stream s = stream_of<PACK>(tiling);
+    if (s.count == 0) {
+        return;
+    }
+    for (int k = 0; k < s.count; k += UNROLL) {
+        typename Memory::Word word[UNROLL], grad_word[UNROLL];
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            if (k + u < s.count) {
+                word[u] = Memory::load(p.input, s.offset + (k + u) * s.stride);
+                grad_word[u] = Memory::load(p.grad_output, s.offset + (k + u) * s.stride);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            if (k + u < s.count) {
+                float value[PACK], grad[PACK];
+                Memory::unpack(word[u], value);
+                Memory::unpack(grad_word[u], grad);
+#pragma unroll
+                for (int e = 0; e < PACK; ++e) {
+                    // Read again for each pack: from L1, and too many to keep in registers.
+                    const int index = s.channel + e % CHANNELS_HERE;
+                    const Channel channel = channel_of(p, index);
+                    const Formula formula(p, workspace, index, channel, reciprocal);
+                    const float centered = center(value[e], channel);
+                    value[e] = formula(centered, gradient_of_y<scalar_t>(centered, grad[e], channel,
+                                                                         p.negative_slope));
+                }
+                Memory::store(p.grad_input, s.offset + (k + u) * s.stride, Memory::pack(value));
+            }
+        }
+    }
+}
+
+// Enough blocks to fill any GPU several times, few enough that each thread streams.
+constexpr int64_t BLOCKS = 132 * 8 * 2;
+
+struct RowsLaunch {
+    RowsTiling tiling;
+    dim3 grid;
+};
+
+RowsLaunch rows_launch(const BnLeakyReluShape &shape, int pack) {
+    const int rows = shape.images * shape.length;
+    const int packs = shape.channels / pack;
+    const int tiles = static_cast<int>(divide_up(packs, THREADS));
+    const int columns = static_cast<int>(divide_up(packs, tiles));
+    const int64_t needed = divide_up(rows, THREADS / columns);
+    const int64_t x = std::min<int64_t>(needed, std::max<int64_t>(1, BLOCKS / tiles));
+    return {{rows, shape.channels, columns}, dim3(static_cast<unsigned>(x), tiles)};
+}
+
+struct PlanesLaunch {
+    PlanesTiling tiling;
+    dim3 grid;
+};
+
+PlanesLaunch planes_launch(const BnLeakyReluShape &shape, int pack) {
+    const int planes = shape.images * shape.channels;
+    const int packs = shape.length / pack;
+    int along = 8;
+    while (along < packs && along < THREADS) {
+        along *= 2;
+    }
+    const int64_t x = divide_up(planes, THREADS / along);
+    const int64_t y =
+        std::min<int64_t>(divide_up(packs, THREADS * UNROLL), std::max<int64_t>(1, BLOCKS / x));
+    return {{planes, shape.channels, shape.length, along},
+            dim3(static_cast<unsigned>(x), static_cast<unsigned>(y))};
+}
+
+// Elements of an access: 16 bytes where every row or plane begins on a multiple of them.
+template <typename scalar_t> bool packs(const BnLeakyReluShape &shape, bool aligned) {
+    const int run = shape.order == Order::ROWS ? shape.channels : shape.length;
+    return aligned && run % Scalar<scalar_t>::PACK == 0;
+}
+
+template <typename scalar_t, int PACK>
+void forward(const BnLeakyReluForward &p, cudaStream_t stream) {
+    if (p.shape.order == Order::ROWS) {
+        const RowsLaunch l = rows_launch(p.shape, PACK);
+        elementwise_forward_kernel<scalar_t, PACK><<<l.grid, THREADS, 0, stream>>>(p, l.tiling);
+    } else {
+        const PlanesLaunch l = planes_launch(p.shape, PACK);
+        elementwise_forward_kernel<scalar_t, PACK><<<l.grid, THREADS, 0, stream>>>(p, l.tiling);
+    }
+}
+
+template <typename scalar_t, int PACK, typename Formula>
+void backward_formula(const BnLeakyReluBackward &p, float reciprocal, cudaStream_t stream) {
+    const Workspace w = workspace_of(p.shape, p.workspace);
+    if (p.shape.order == Order::ROWS) {
+        const RowsLaunch l = rows_launch(p.shape, PACK);
+        elementwise_backward_kernel<scalar_t, PACK, Formula>
+            <<<l.grid, THREADS, 0, stream>>>(p, w, l.tiling, reciprocal);
+    } else {
+        const PlanesLaunch l = planes_launch(p.shape, PACK);
+        elementwise_backward_kernel<scalar_t, PACK, Formula>
+            <<<l.grid, THREADS, 0, stream>>>(p, w, l.tiling, reciprocal);
+    }
+}
+
+template <typename scalar_t, int PACK>
+void backward(const BnLeakyReluBackward &p, cudaStream_t stream) {
+    const int64_t values = static_cast<int64_t>(p.shape.images) * p.shape.length;
+    const bool sums = p.grad_weight || p.grad_bias;
+    if (p.training && p.sum_order == Order::ROWS) {
+        backward_formula<scalar_t, PACK, RowsTraining>(p, rows_reciprocal(values), stream);
+    } else if (p.training) {
+        // The PLANES formula divides in float32.
+        backward_formula<scalar_t, PACK, PlanesTraining>(p, 1.0f / static_cast<float>(values),
+                                                         stream);
+    } else if (sums && p.sum_order == Order::PLANES) {
+        backward_formula<scalar_t, PACK, PlanesEvaluation>(p, 0.0f, stream);
+    } else {
+        backward_formula<scalar_t, PACK, Evaluation>(p, 0.0f, stream);
+    }
+}
+
+} // namespace
+
+cudaError_t launch_elementwise_forward(const BnLeakyReluForward &params, cudaStream_t stream) {
+    const bool aligned = is_aligned(params.input) && is_aligned(params.output);
+    return for_type(params.shape.data_type, [&](auto type) {
+        using scalar_t = decltype(type);
+        if (packs<scalar_t>(params.shape, aligned)) {
+            forward<scalar_t, Scalar<scalar_t>::PACK>(params, stream);
+        } else {
+            forward<scalar_t, 1>(params, stream);
+        }
+    });
+}
+
+cudaError_t launch_elementwise_backward(const BnLeakyReluBackward &params, cudaStream_t stream) {
+    const bool aligned =
+        is_aligned(params.input) && is_aligned(params.grad_output) && is_aligned(params.grad_input);
+    return for_type(params.shape.data_type, [&](auto type) {
+        using scalar_t = decltype(type);
+        if (packs<scalar_t>(params.shape, aligned)) {
+            backward<scalar_t, Scalar<scalar_t>::PACK>(params, stream);
+        } else {
+            backward<scalar_t, 1>(params, stream);
+        }
+    });
+}
+
+} // namespace rp_kernels

@@ -1,0 +1,229 @@
+// The tile that one thread block computes in the single-launch ROWS kernels, and its reduction.
+//
+// A block of eager mode's virtual grid has 16 chains of four slots. Here a block takes all 64 slots
+// over TILE channels: one physical thread a slot, 16 bytes of channels wide. A chain's four slots
+// lie in four lanes of a warp, so a 4 x 4 transposition by shuffles brings them together for the
+// sequential merge that eager mode does inside a thread.
+#pragma once
+
+#include "bn_leaky_relu_channel.cuh"
+
+#include <cooperative_groups.h>
+
+namespace rp_kernels {
+
+constexpr int CHAINS = 16; // of a block; the single-launch kernels take no other number
+constexpr int SLOTS = 4;   // of a chain
+constexpr int MAXIMUM_BLOCKS = 128;
+
+// Rows, blocks and tiles of one call. The grid is (blocks, sets): set s walks the tiles s,
+// s + sets, ...
+struct RowsWork {
+    int rows, channels;
+    int blocks;        // of eager mode's grid
+    int trips;         // rows of the longest slot
+    int tiles, sets;   // of channels
+    int rows_a_chain;  // every chain has these
+    int longer_chains; // and the first ones one more
+    float2 *partials;  // [channels][blocks], device
+};
+
+inline RowsWork rows_work(int rows, int channels, int blocks, int tiles, int sets,
+                          float2 *partials) {
+    const int chains = CHAINS * blocks;
+    const int trips = 1 + (rows - 1) / (SLOTS * chains);
+    return {rows, channels, blocks, trips, tiles, sets, rows / chains, rows % chains, partials};
+}
+
+// Where a thread stands in a tile.
+template <typename scalar_t, int TILE> struct RowTile {
+    static constexpr int PACK = Scalar<scalar_t>::PACK;
+    static constexpr int COLUMNS = TILE / PACK;
+    static constexpr int THREADS = CHAINS * SLOTS * COLUMNS;
+    static constexpr int WARP_COLUMNS = COLUMNS < 8 ? COLUMNS : 8;
+    static constexpr int WARP_CHAINS = 32 / (SLOTS * WARP_COLUMNS);
+    static constexpr int COLUMN_GROUPS = COLUMNS / WARP_COLUMNS;
+
+    int chain;   // of the block, 0 ... 15
+    int slot;    // of the chain
+    int channel; // of the tile, the first of PACK
+
+    __device__ RowTile() {
+        const int lane = threadIdx.x % 32;
+        const int warp = threadIdx.x / 32;
+        chain = warp / COLUMN_GROUPS * WARP_CHAINS + lane / (SLOTS * WARP_COLUMNS);
+        slot = lane / WARP_COLUMNS % SLOTS;
+        channel = (warp % COLUMN_GROUPS * WARP_COLUMNS + lane % WARP_COLUMNS) * PACK;
+    }
+};
+
+// Shared memory of a tile's reduction. Two floats of padding keep both directions of access free
+// of bank conflicts.
+template <int TILE> struct TileScratch {
+    float first[CHAINS][TILE + 2], second[CHAINS][TILE + 2];
+    float weight[TILE], bias[TILE];
+    float result[3][TILE]; // of each channel: mean and invstd, or sum, slope and scale
+};
+
+__device__ __forceinline__ int rows_of_chain(const RowsWork &work, int chain) {
+    return work.rows_a_chain + (chain < work.longer_chains);
+}
+
+__device__ __forceinline__ int rows_of_slot(int rows_of_chain, int slot) {
+    return (rows_of_chain - slot + SLOTS - 1) / SLOTS;
+}
+
+__device__ __forceinline__ int rows_of_block(const RowsWork &work, int block) {
+    const int longer = min(max(work.longer_chains - block * CHAINS, 0), CHAINS);
+    return work.rows_a_chain * CHAINS + longer;
+}
+
+// Afterwards value[s] of slot j is what value[j] of slot s was.
+template <int WARP_COLUMNS>
+__device__ __forceinline__ void transpose_slots(float *value, int slot) {
+#pragma unroll
+    for (int bit = 1; bit < SLOTS; bit *= 2) {
+        const bool upper = slot & bit;
+        const int other = bit == 1 ? 2 : 1; // the distance between the two exchanges
+#pragma unroll
+        for (int pair = 0; pair < 2; ++pair) {
+            const int low = pair * other;
+            const int high = low + bit;
+            const float received =
+                __shfl_xor_sync(~0u, upper ? value[low] : value[high], bit * WARP_COLUMNS);
+            if (upper) {
+                value[low] = received;
+            } else {
+                value[high] = received;
+            }
+        }
+    }
+}
+
+// The four slots of each chain and channel, merged in sequence, into the scratch.
+template <typename Merge, typename scalar_t, int TILE>
+__device__ __forceinline__ void merge_slots(TileScratch<TILE> &scratch,
+                                            const RowTile<scalar_t, TILE> &at, int rows_of_chain,
+                                            float *first, float *second) {
+    using Tile = RowTile<scalar_t, TILE>;
+#pragma unroll
+    for (int quad = 0; quad < Tile::PACK; quad += SLOTS) {
+        transpose_slots<Tile::WARP_COLUMNS>(first + quad, at.slot);
+        transpose_slots<Tile::WARP_COLUMNS>(second + quad, at.slot);
+        Partial total = {rows_of_slot(rows_of_chain, 0), first[quad], second[quad]};
+#pragma unroll
+        for (int s = 1; s < SLOTS; ++s) {
+            total = Merge::slots(
+                total, {rows_of_slot(rows_of_chain, s), first[quad + s], second[quad + s]});
+        }
+        scratch.first[at.chain][at.channel + quad + at.slot] = total.first;
+        scratch.second[at.chain][at.channel + quad + at.slot] = total.second;
+    }
+}
+
+// Tree over 16 neighbouring lanes; the result is the first one's.
+template <typename Merge> __device__ __forceinline__ Partial merge_sixteen(Partial partial) {
+#pragma unroll
+    for (int offset = CHAINS / 2; offset > 0; offset /= 2) {
+        const Partial other = {__shfl_down_sync(~0u, partial.count, offset),
+                               __shfl_down_sync(~0u, partial.first, offset),
+                               __shfl_down_sync(~0u, partial.second, offset)};
+        partial = Merge::blocks(partial, other);
+    }
+    return partial;
+}
+
+// All blocks' partial results of one channel; lane y of sixteen starts empty and takes blocks
+// y, y + 16, ... in order.
+template <typename Merge>
+__device__ __forceinline__ Partial merge_blocks(const RowsWork &work, int channel, int lane) {
+    constexpr int LOADS = MAXIMUM_BLOCKS / CHAINS;
+    float2 part[LOADS];
+    const bool exists = channel < work.channels;
+#pragma unroll
+    for (int k = 0; k < LOADS; ++k) {
+        const int block = lane + CHAINS * k;
+        if (exists && block < work.blocks) {
+            part[k] = __ldcg(work.partials + static_cast<int64_t>(channel) * work.blocks + block);
+        }
+    }
+    Partial total = {};
+#pragma unroll
+    for (int k = 0; k < LOADS; ++k) {
+        const int block = lane + CHAINS * k;
+        if (exists && block < work.blocks) {
+            total = Merge::blocks(total, {rows_of_block(work, block), part[k].x, part[k].y});
+        }
+    }
+    return merge_sixteen<Merge>(total);
+}
+
+// Reduces the tile whose slots are merged in the scratch, over the chains and, when GRID, over the
+// blocks of the whole grid; calls finish(channel of the tile, total) in one thread a channel.
+template <typename Merge, bool GRID, int THREADS, int TILE, typename Finish>
+__device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, const RowsWork &work,
+                                            int block, int first_channel, const Finish &finish) {
+    __syncthreads(); // every slot is in the scratch
+    for (int q = threadIdx.x; q < CHAINS * TILE; q += THREADS) {
+        const int chain = q % CHAINS;
+        const int channel = q / CHAINS;
+        Partial partial = {rows_of_chain(work, block * CHAINS + chain),
+                           scratch.first[chain][channel], scratch.second[chain][channel]};
+        partial = merge_sixteen<Merge>(partial);
+        if (chain == 0 && first_channel + channel < work.channels) {
+            if constexpr (GRID) {
+                __stcg(work.partials + static_cast<int64_t>(first_channel + channel) * work.blocks +
+                           block,
+                       make_float2(partial.first, partial.second));
+            } else {
+                finish(channel, partial);
+            }
+        }
+    }
+    if constexpr (GRID) {
+        cooperative_groups::this_grid().sync(); // every block's partial results are in memory
+        for (int q = threadIdx.x; q < CHAINS * TILE; q += THREADS) {
+            const int lane = q % CHAINS;
+            const int channel = q / CHAINS;
+            const Partial total = merge_blocks<Merge>(work, first_channel + channel, lane);
+            if (lane == 0 && first_channel + channel < work.channels) {
+                finish(channel, total);
+            }
+        }
+    }
+    __syncthreads(); // what finish wrote is seen by all
+}
+
+// use(row, load(row)) for rows 0 ... count - 1 of a slot, UNROLL loads in flight.
+template <int UNROLL, typename Load, typename Use>
+__device__ __forceinline__ void stream_rows(int count, const Load &load, const Use &use) {
+    int row = 0;
+    for (; row + UNROLL <= count; row += UNROLL) {
+        decltype(load(0)) word[UNROLL];
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            word[u] = load(row + u);
+        }
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            use(row + u, word[u]);
+        }
+    }
+    if (UNROLL > 1 && row < count) {
+        decltype(load(0)) word[UNROLL];
+#pragma unroll
+        for (int u = 0; u < UNROLL - 1; ++u) {
+            if (row + u < count) {
+                word[u] = load(row + u);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < UNROLL - 1; ++u) {
+            if (row + u < count) {
+                use(row + u, word[u]);
+            }
+        }
+    }
+}
+
+} // namespace rp_kernels
