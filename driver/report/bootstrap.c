@@ -58,7 +58,8 @@ bool bootstrap_intervals(intervals *out, const daily *daily, uint64_t seed, erro
     }
     for (int s = 0; s < STATISTIC_COUNT; s++) {
         double *values = draws + s * BOOTSTRAP_DRAWS;
-        int64_t known = statistic_table[s].resampled ? drop_unknown(values, BOOTSTRAP_DRAWS) : 0;
+        bool resampled = statistic_table[s].resampled && daily->days >= 2 * BOOTSTRAP_BLOCK;
+        int64_t known = resampled ? drop_unknown(values, BOOTSTRAP_DRAWS) : 0;
         out->value[s] = (interval){series_quantile(values, known, 0.025),
                                    series_quantile(values, known, 0.975)};
     }

@@ -7,7 +7,7 @@
 #include "report/portfolio.h"
 #include "report/series.h"
 
-enum { COLUMNS = 13, NEWEY_WEST_LAGS = 5, TRADING_DAYS = 252 };
+enum { COLUMNS = 15, NEWEY_WEST_LAGS = 5, TRADING_DAYS = 252 };
 
 static bool varies(const double *values, int64_t count) {
     for (int64_t i = 1; i < count; i++) {
@@ -58,6 +58,8 @@ static void measure_errors(daily *out, int64_t day, const double *actual, const 
         out->right[day] += (forecast[i] > 0) == (actual[i] > 0);
         out->up[day] += actual[i] > 0;
     }
+    out->gain_zero[day] = out->squared_return[day] - out->squared_error[day];
+    out->gain_mean[day] = out->squared_about_mean[day] - out->squared_error[day];
 }
 
 static double mean_of_known(const double *values, int64_t count) {
@@ -83,6 +85,8 @@ static bool allocate(daily *out, int64_t days, error *error) {
                                 &out->absolute_error,
                                 &out->squared_return,
                                 &out->squared_about_mean,
+                                &out->gain_zero,
+                                &out->gain_mean,
                                 &out->right,
                                 &out->up,
                                 &out->ic,
@@ -163,6 +167,10 @@ static double direction_error(const daily *d, double share, double rows) {
     return clusters > 1 ? sqrt(sum * clusters / (clusters - 1)) / rows : NAN;
 }
 
+static double newey_west(const daily *d, const double *column) {
+    return series_newey_west_t(column, d->days, NEWEY_WEST_LAGS);
+}
+
 void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, int64_t count) {
     double *v = out->value;
     double rows = total(d->rows, day_index, count);
@@ -193,9 +201,10 @@ void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, 
 
     bool whole = day_index == NULL;
     v[STATISTIC_DIRECTION_SE] = whole && !d->constant_zero ? direction_error(d, share, rows) : NAN;
-    v[STATISTIC_IC_T] = whole ? series_newey_west_t(d->ic, d->days, NEWEY_WEST_LAGS) : NAN;
-    v[STATISTIC_RANK_IC_T] =
-        whole ? series_newey_west_t(d->rank_ic, d->days, NEWEY_WEST_LAGS) : NAN;
+    v[STATISTIC_IC_T] = whole ? newey_west(d, d->ic) : NAN;
+    v[STATISTIC_RANK_IC_T] = whole ? newey_west(d, d->rank_ic) : NAN;
+    v[STATISTIC_R2_ZERO_T] = whole ? newey_west(d, d->gain_zero) : NAN;
+    v[STATISTIC_R2_TRAIN_MEAN_T] = whole ? newey_west(d, d->gain_mean) : NAN;
     v[STATISTIC_DRAWDOWN_GROSS] = whole && trades ? series_drawdown(d->gross, d->days) : NAN;
     v[STATISTIC_DRAWDOWN_NET] = whole && trades ? series_drawdown(d->net, d->days) : NAN;
 }

@@ -14,6 +14,8 @@ typedef struct daily {
     double *absolute_error;     /* [D] */
     double *squared_return;     /* [D] */
     double *squared_about_mean; /* [D] (return - mean return of the training windows)^2 */
+    double *gain_zero;          /* [D] squared_return - squared_error */
+    double *gain_mean;          /* [D] squared_about_mean - squared_error */
     double *right;              /* [D] rows where (forecast > 0) == (return > 0) */
     double *up;                 /* [D] rows where return > 0 */
     double *ic;                 /* [D] Pearson; NaN where either side is constant */

@@ -9,10 +9,16 @@ const statistic_description statistic_table[STATISTIC_COUNT] = {
     [STATISTIC_R2_ZERO] = {"r2_zero", "R2 against zero",
                            "1 - sum of squared errors / sum of squared returns", UNIT_PERCENT,
                            true},
+    [STATISTIC_R2_ZERO_T] = {"r2_zero_t", "R2 against zero, t",
+                             "t of the daily gain in summed squared error over the zero forecast "
+                             "(Diebold and Mariano), Newey-West variance, 5 lags",
+                             UNIT_NUMBER, false},
     [STATISTIC_R2_TRAIN_MEAN] = {"r2_train_mean", "R2 against the train mean",
                                  "1 - sum of squared errors / sum of squared deviations from the "
                                  "mean return of the training windows",
                                  UNIT_PERCENT, true},
+    [STATISTIC_R2_TRAIN_MEAN_T] = {"r2_train_mean_t", "R2 against train mean, t",
+                                   "the same over the train mean", UNIT_NUMBER, false},
     [STATISTIC_DIRECTION] = {"direction", "Direction right",
                              "share of rows where (forecast > 0) equals (return > 0); not defined "
                              "for a forecast that is always 0",

@@ -59,15 +59,21 @@ static moments over_models(const verdict_evidence *e, statistic which) {
     return m;
 }
 
-/* Skill needs the interval above zero against both plain forecasts, and seeds that agree. */
+static bool beats(const verdict_evidence *e, statistic r2, statistic t) {
+    return e->intervals->value[r2].low > 0 && e->model->value[t] > VERDICT_T;
+}
+
+/* Skill needs errors smaller than those of both plain forecasts, by the interval and by t (on a
+ * short test period the bootstrap has few blocks and its intervals are too narrow), and seeds that
+ * agree. */
 static verdict_kind judge(const verdict_evidence *e) {
     moments r2 = over_models(e, STATISTIC_R2_ZERO), ic = over_models(e, STATISTIC_RANK_IC);
-    if (e->intervals->value[STATISTIC_R2_ZERO].low > 0 &&
-        e->intervals->value[STATISTIC_R2_TRAIN_MEAN].low > 0 && moments_mean(&r2) > 0) {
+    if (beats(e, STATISTIC_R2_ZERO, STATISTIC_R2_ZERO_T) &&
+        beats(e, STATISTIC_R2_TRAIN_MEAN, STATISTIC_R2_TRAIN_MEAN_T) && moments_mean(&r2) > 0) {
         return VERDICT_SKILL;
     }
-    if (e->model->value[STATISTIC_RANK_IC_T] > VERDICT_RANKING_T &&
-        e->model->value[STATISTIC_IC_T] > VERDICT_RANKING_T && moments_mean(&ic) > 0) {
+    if (beats(e, STATISTIC_IC, STATISTIC_IC_T) &&
+        beats(e, STATISTIC_RANK_IC, STATISTIC_RANK_IC_T) && moments_mean(&ic) > 0) {
         return VERDICT_RANKING;
     }
     return VERDICT_NO_SKILL;
@@ -123,8 +129,10 @@ static void write_alarms(char *out, size_t size, const verdict *v) {
 /* "R2 is -0.49% [-1.10%, +0.12%]", and the seeds' mean and deviation when there are several. */
 static void write_r2(char *out, size_t size, const verdict_evidence *e) {
     interval r2 = e->intervals->value[STATISTIC_R2_ZERO];
-    snprintf(out, size, "R2 is %+.2f%% [%+.2f%%, %+.2f%%]",
-             100 * e->model->value[STATISTIC_R2_ZERO], 100 * r2.low, 100 * r2.high);
+    snprintf(out, size, "R2 is %+.2f%%", 100 * e->model->value[STATISTIC_R2_ZERO]);
+    if (!isnan(r2.low)) {
+        append(out, size, " [%+.2f%%, %+.2f%%]", 100 * r2.low, 100 * r2.high);
+    }
     if (e->model_count > 1) {
         moments seeds = over_models(e, STATISTIC_R2_ZERO);
         append(out, size, ", over %d seeds %+.2f%% +- %.2f%%", e->model_count,
@@ -153,9 +161,11 @@ static void write_sentence(verdict *out, const verdict_evidence *e) {
             "is as good in squared error; the LSTM's %s.",
             e->model->value[STATISTIC_IC], e->model->value[STATISTIC_IC_T], r2);
     } else {
-        bool worse = e->intervals->value[STATISTIC_R2_ZERO].high < 0;
-        snprintf(to, size, "No skill: the zero forecast is %s; the LSTM's %s.",
-                 worse ? "better" : "as good", r2);
+        interval around = e->intervals->value[STATISTIC_R2_ZERO];
+        const char *zero = isnan(around.low) ? "there are too few test days to tell it from chance"
+                           : around.high < 0 ? "the zero forecast is better"
+                                             : "the zero forecast is as good";
+        snprintf(to, size, "No skill: %s; the LSTM's %s.", zero, r2);
     }
 }
 

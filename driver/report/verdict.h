@@ -14,7 +14,7 @@ typedef enum verdict_kind {
 } verdict_kind;
 
 /* Harvey, Liu and Zhu (2016): after so many tries by so many people a t of 2 proves nothing. */
-#define VERDICT_RANKING_T 3.0
+#define VERDICT_T 3.0
 
 /* Signs of leakage. Daily stock returns are nearly unpredictable: statistics beyond these limits
  * have, so far, been mistakes in the data. */

@@ -101,33 +101,43 @@ static bool train(probe *p) {
     return status == RP_OK || error_set(&p->error, "training: %s", rp_last_error());
 }
 
-/* Leaves only the rows that are test windows of the data set. */
-static void keep_test_windows(panel *panel, const dataset *d) {
+static void move_row(panel *panel, int64_t to, int64_t from) {
+    panel->ticker[to] = panel->ticker[from];
+    panel->window_end[to] = panel->window_end[from];
+    panel->actual[to] = panel->actual[from];
+    panel->tradeable[to] = panel->tradeable[from];
+    panel->actual_rank[to] = panel->actual_rank[from];
+}
+
+/* The test windows of a random split lie on all days. */
+static bool select_test_windows(panel *panel, const dataset *d, error *error) {
+    window_range all = {INT32_MIN, INT32_MAX, INT32_MAX};
     bool *is_test = calloc((size_t)d->rows, sizeof *is_test);
-    if (!is_test) {
-        exit(1);
+    panel_free(panel);
+    if (!is_test || !panel_select(panel, d, all, error)) {
+        free(is_test);
+        return false;
     }
     for (int64_t i = 0; i < d->test_windows; i++) {
         is_test[d->windows[d->train_windows + i]] = true;
     }
-    int64_t row = 0;
+    int64_t row = 0, days = 0;
     for (int64_t day = 0, first = 0; day < panel->days; day++) {
-        int64_t end = panel->day_first[day + 1];
-        panel->day_first[day] = row;
-        for (int64_t i = first; i < end; i++) {
-            if (is_test[panel->window_end[i]]) {
-                panel->ticker[row] = panel->ticker[i];
-                panel->window_end[row] = panel->window_end[i];
-                panel->actual[row] = panel->actual[i];
-                panel->tradeable[row] = panel->tradeable[i];
-                panel->actual_rank[row] = panel->actual_rank[i];
-                row++;
+        int64_t end = panel->day_first[day + 1], start = row;
+        for (; first < end; first++) {
+            if (is_test[panel->window_end[first]]) {
+                move_row(panel, row++, first);
             }
         }
-        first = end;
+        if (row > start) {
+            panel->day_date[days] = panel->day_date[day];
+            panel->day_first[days++] = start;
+        }
     }
-    panel->day_first[panel->days] = panel->rows = row;
+    panel->day_first[days] = panel->rows = row;
+    panel->days = days;
     free(is_test);
+    return true;
 }
 
 static bool write_report(probe *p, report *report) {
@@ -158,18 +168,13 @@ static bool evaluate(probe *p) {
         return rp_checkpoint_save(p->checkpoint, p->out, lines.lines, lines.count) == RP_OK ||
                error_set(&p->error, "%s", rp_last_error());
     }
-    if (is(p, "random")) {
-        p->metadata.test_first_date = INT32_MIN;
-    }
     report report = {0};
     audit none = {0};
     if (!report_begin(&report, &p->dataset, &p->metadata, &none, &p->error)) {
         return false;
     }
-    if (is(p, "random")) {
-        keep_test_windows(&report.panel, &p->dataset);
-    }
-    bool ok = write_report(p, &report);
+    bool ok = (!is(p, "random") || select_test_windows(&report.panel, &p->dataset, &p->error)) &&
+              write_report(p, &report);
     report_free(&report);
     return ok;
 }

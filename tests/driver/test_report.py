@@ -129,6 +129,11 @@ def newey_west_t(series):
     return fit.tvalues.iloc[0]
 
 
+def gain(day, rows):
+    gains = pd.Series(rows).groupby(day).sum()
+    return gains if gains.abs().max() > 0 else pd.Series(dtype=float)
+
+
 def expected_statistics(test, forecast, train_mean):
     forecast = np.asarray(forecast)
     actual = test["return"].to_numpy()
@@ -152,6 +157,8 @@ def expected_statistics(test, forecast, train_mean):
         "mae": np.mean(np.abs(error)),
         "r2_zero": 1 - np.sum(error**2) / np.sum(actual**2),
         "r2_train_mean": 1 - np.sum(error**2) / np.sum((actual - train_mean) ** 2),
+        "r2_zero_t": newey_west_t(gain(day, actual**2 - error**2)),
+        "r2_train_mean_t": newey_west_t(gain(day, (actual - train_mean) ** 2 - error**2)),
         "direction": right.mean(),
         "direction_se": clustered.bse[0],
         "base_rate": np.mean(actual > 0),
@@ -215,20 +222,27 @@ def test_forecasts_of_the_baselines_equal_scikit_learn_and_pandas(made):
         np.testing.assert_allclose(table[name], forecast, err_msg=name, **EQUAL)
 
 
+# A forecast that is the same for all stocks ranks and trades nothing, the zero forecast has no
+# direction, and neither gains on itself.
+CONSTANT = {"ic", "icir", "ic_t", "rank_ic", "rank_icir", "rank_ic_t"} | {
+    f"{name}_{kind}" for name in ("return", "sharpe", "drawdown") for kind in ("gross", "net")
+}
+UNDEFINED = {
+    "zero": CONSTANT | {"direction", "direction_se", "r2_zero_t"},
+    "train_mean": CONSTANT | {"r2_train_mean_t"},
+}
+
+
 def test_statistics_of_the_baselines_equal_other_programs(made):
     mean = made["train"]["return"].mean()
     for line in made["report"]["baselines"]:
         # The forecasts are equal to 1e-9, so their ranks are those of the program's own.
         expected = expected_statistics(made["test"], made["forecasts"][line["name"]], mean)
-        constant = {"zero", "train_mean"}
+        undefined = UNDEFINED.get(line["name"], set())
         for name, value in expected.items():
             found = line["statistics"][name]
-            if line["name"] == "zero" and name.startswith("direction"):
-                assert found is None
-            elif line["name"] in constant and not np.isfinite(value):
-                assert found is None, name
-            elif line["name"] in constant and name.split("_")[0] in ("return", "drawdown"):
-                assert found is None, name
+            if name in undefined:
+                assert found is None, f"{line['name']} {name}"
             else:
                 np.testing.assert_allclose(found, value, err_msg=f"{line['name']} {name}", **EQUAL)
 
@@ -306,6 +320,15 @@ def test_few_tickers_make_smaller_sides(tmp_path):
     gross, _ = long_short(test, test["model_1"])
     found = pd.Series(report["daily"]["return_gross"], dtype=float)
     np.testing.assert_allclose(found, gross, **EQUAL)
+
+
+def test_too_few_days_give_no_interval_and_no_skill(tmp_path):
+    rows = make_rows(seed=2, tickers=20, days=420)
+    cut = rows["date"] < TEST_FIRST + 40  # 30 trading days or fewer
+    report, _ = run_probe(rows[cut].reset_index(drop=True), tmp_path)
+    assert report["data"]["test_days"] < 40
+    assert report["models"][0]["interval_95"] == {}
+    assert report["verdict"]["kind"] == "no skill"
 
 
 def test_page_needs_no_network_and_has_every_figure(made, tmp_path):
