@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/rank.h"
 #include "report/series.h"
 
 enum { COLUMNS = 2 + CONFORMAL_LEVELS + 6 };
@@ -37,66 +36,71 @@ static int cell(double value, double low, double high, int cells) {
     return share < 0 ? 0 : index >= cells ? cells - 1 : index;
 }
 
-static bool gather_density(density *out, const panel *panel, const double *forecast) {
-    double *sorted = malloc((size_t)panel->rows * sizeof *sorted);
-    if (!sorted) {
-        return false;
-    }
-    memcpy(sorted, forecast, (size_t)panel->rows * sizeof *sorted);
-    out->x_low = series_quantile(sorted, panel->rows, 0.005);
-    out->x_high = series_quantile(sorted, panel->rows, 0.995);
-    memcpy(sorted, panel->actual, (size_t)panel->rows * sizeof *sorted);
-    out->y_low = series_quantile(sorted, panel->rows, 0.01);
-    out->y_high = series_quantile(sorted, panel->rows, 0.99);
-    free(sorted);
+/* scratch [N]: left with the forecasts in order. */
+static void gather_density(density *out, const panel *panel, const double *forecast,
+                           double *scratch) {
+    size_t size = (size_t)panel->rows * sizeof *scratch;
+    memcpy(scratch, panel->actual, size);
+    out->y_low = series_quantile(scratch, panel->rows, 0.01);
+    out->y_high = series_quantile(scratch, panel->rows, 0.99);
+    memcpy(scratch, forecast, size);
+    out->x_low = series_quantile(scratch, panel->rows, 0.005);
+    out->x_high = series_quantile(scratch, panel->rows, 0.995);
     for (int64_t i = 0; i < panel->rows; i++) {
         int x = cell(forecast[i], out->x_low, out->x_high, DENSITY_COLUMNS);
         int y = cell(panel->actual[i], out->y_low, out->y_high, DENSITY_ROWS);
         int64_t count = ++out->count[y * DENSITY_COLUMNS + x];
         out->most = count > out->most ? count : out->most;
     }
-    return true;
 }
 
-/* Standard error of a group's mean with days as clusters. group [N]: each row's group. */
-static double group_error(const panel *panel, const int8_t *group, int which, double mean,
-                          double rows) {
-    double sum = 0;
+/* Groups by size of the forecast. cut [GROUPS - 1]: the group of a forecast is the number of cuts
+ * that are not above it, so that equal forecasts are in one group. */
+static int group_of(double forecast, const double *cut) {
+    int group = 0;
+    while (group < GROUPS - 1 && forecast >= cut[group]) {
+        group++;
+    }
+    return group;
+}
+
+/* Standard errors of the groups' mean returns, with days as clusters. */
+static void measure_group_errors(groups *out, const panel *panel, const double *forecast,
+                                 const double *cut, const double *rows) {
+    double squares[GROUPS] = {0};
     for (int64_t day = 0; day < panel->days; day++) {
-        double residual = 0;
+        double residual[GROUPS] = {0};
         for (int64_t i = panel->day_first[day]; i < panel->day_first[day + 1]; i++) {
-            residual += group[i] == which ? panel->actual[i] - mean : 0;
+            int group = group_of(forecast[i], cut);
+            residual[group] += panel->actual[i] - out->actual[group];
         }
-        sum += residual * residual;
+        for (int group = 0; group < GROUPS; group++) {
+            squares[group] += residual[group] * residual[group];
+        }
     }
-    return sqrt(sum) / rows;
+    for (int group = 0; group < GROUPS; group++) {
+        out->error[group] = rows[group] > 0 ? sqrt(squares[group]) / rows[group] : NAN;
+    }
 }
 
-static bool gather_groups(groups *out, const panel *panel, const double *forecast) {
-    ranked *order = malloc((size_t)panel->rows * sizeof *order);
-    int8_t *group = malloc((size_t)panel->rows * sizeof *group);
-    bool ok = order && group;
-    if (ok) {
-        rank_sort(order, forecast, panel->rows);
-        out->count = panel->rows < GROUPS ? (int)panel->rows : GROUPS;
-        for (int g = 0; g < out->count; g++) {
-            int64_t first = panel->rows * g / out->count, end = panel->rows * (g + 1) / out->count;
-            double rows = (double)(end - first);
-            for (int64_t i = first; i < end; i++) {
-                group[order[i].index] = (int8_t)g;
-                out->forecast[g] += order[i].value / rows;
-                out->actual[g] += panel->actual[order[i].index] / rows;
-            }
-        }
-        for (int g = 0; g < out->count; g++) {
-            double rows =
-                (double)(panel->rows * (g + 1) / out->count - panel->rows * g / out->count);
-            out->error[g] = group_error(panel, group, g, out->actual[g], rows);
-        }
+/* sorted [N]: the forecasts in order. */
+static void gather_groups(groups *out, const panel *panel, const double *forecast,
+                          const double *sorted) {
+    double cut[GROUPS - 1], rows[GROUPS] = {0};
+    for (int group = 0; group < GROUPS - 1; group++) {
+        cut[group] = sorted[panel->rows * (group + 1) / GROUPS];
     }
-    free(order);
-    free(group);
-    return ok;
+    for (int64_t i = 0; i < panel->rows; i++) {
+        int group = group_of(forecast[i], cut);
+        rows[group]++;
+        out->forecast[group] += forecast[i];
+        out->actual[group] += panel->actual[i];
+    }
+    for (int group = 0; group < GROUPS; group++) { /* NaN where equal forecasts left none */
+        out->forecast[group] /= rows[group];
+        out->actual[group] /= rows[group];
+    }
+    measure_group_errors(out, panel, forecast, cut, rows);
 }
 
 /* Shares of the scaled features of the rows that end windows between two dates. */
@@ -167,12 +171,15 @@ static bool gather_columns(figure_data *out, const report *r) {
 
 bool figure_data_gather(figure_data *out, const report *r, error *error) {
     memset(out, 0, sizeof *out);
-    if (!gather_columns(out, r) ||
-        !gather_density(&out->density, &r->panel, r->models[0].forecast) ||
-        !gather_groups(&out->groups, &r->panel, r->models[0].forecast)) {
+    double *scratch = malloc((size_t)r->panel.rows * sizeof *scratch);
+    if (!scratch || !gather_columns(out, r)) {
+        free(scratch);
         figure_data_free(out);
         return error_set(error, "out of memory for the figures of the report");
     }
+    gather_density(&out->density, &r->panel, r->models[0].forecast, scratch);
+    gather_groups(&out->groups, &r->panel, r->models[0].forecast, scratch);
+    free(scratch);
     gather_histogram(out->histogram[0], r->dataset, window_range_train(r->metadata));
     gather_histogram(out->histogram[1], r->dataset, window_range_test(r->metadata));
     for (int epoch = 0; epoch < LOSS_EPOCHS; epoch++) {

@@ -23,8 +23,7 @@ typedef struct density {
 
 /* Test windows by size of the forecast, each group a tenth of them. */
 typedef struct groups {
-    int count;
-    double forecast[GROUPS], actual[GROUPS]; /* means */
+    double forecast[GROUPS], actual[GROUPS]; /* means; NaN for an empty group */
     double error[GROUPS];                    /* of the mean actual return, clustered by day */
 } groups;
 

@@ -55,7 +55,7 @@ static void predicted_against_actual(text *out, const report *r, const figure_da
     draw_density(&chart, cells);
     svg_segment(&chart, "stroke-b dashed", cells->x_low, cells->x_low, cells->x_high,
                 cells->x_high);
-    for (int i = 0; i < data->groups.count; i++) {
+    for (int i = 0; i < GROUPS; i++) {
         svg_dot(&chart, "fill-b", data->groups.forecast[i], data->groups.actual[i]);
     }
     svg_close(&chart);
@@ -75,8 +75,8 @@ static void predicted_against_actual(text *out, const report *r, const figure_da
 static void calibration(text *out, const figure_data *data) {
     const groups *g = &data->groups;
     double low = DBL_MAX, high = -DBL_MAX, x_low = DBL_MAX, x_high = -DBL_MAX;
-    svg_extend(&x_low, &x_high, g->forecast, g->count);
-    for (int i = 0; i < g->count; i++) {
+    svg_extend(&x_low, &x_high, g->forecast, GROUPS);
+    for (int i = 0; i < GROUPS; i++) {
         double ends[2] = {g->actual[i] - 2 * g->error[i], g->actual[i] + 2 * g->error[i]};
         svg_extend(&low, &high, ends, 2);
     }
@@ -87,7 +87,10 @@ static void calibration(text *out, const figure_data *data) {
         (svg_axis){"mean actual return", SVG_PERCENT, fmin(low, x_low), fmax(high, x_high)});
     svg_segment(&chart, "stroke-c", x_low, 0, x_high, 0);
     svg_segment(&chart, "stroke-b dashed", x_low, x_low, x_high, x_high);
-    for (int i = 0; i < g->count; i++) {
+    for (int i = 0; i < GROUPS; i++) {
+        if (isnan(g->forecast[i])) {
+            continue;
+        }
         svg_segment(&chart, "stroke-a", g->forecast[i], g->actual[i] - 2 * g->error[i],
                     g->forecast[i], g->actual[i] + 2 * g->error[i]);
         svg_dot(&chart, "fill-a", g->forecast[i], g->actual[i]);

@@ -105,7 +105,7 @@ static void statistic_tile(text *out, const report *r, statistic which, const ch
         statistic_format(low, which, r->intervals.value[which].low);
         statistic_format(high, which, r->intervals.value[which].high);
         snprintf(range, sizeof range, "[%s, %s]", low, high);
-        beside = range;
+        beside = isnan(r->intervals.value[which].low) ? "too few days for an interval" : range;
     }
     tile(out, statistic_table[which].label, value, beside);
 }

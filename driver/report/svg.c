@@ -168,6 +168,9 @@ void svg_segment(svg_chart *chart, const char *class, double x0, double y0, doub
 }
 
 void svg_dot(svg_chart *chart, const char *class, double x, double y) {
+    if (isnan(x) || isnan(y)) {
+        return;
+    }
     text_printf(chart->out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"/>\n", class,
                 to_x(chart, x), to_y(chart, y));
 }

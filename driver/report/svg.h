@@ -31,6 +31,7 @@ void svg_line(svg_chart *chart, const char *class, const double *x, const double
 /* The straight line from (x0, y0) to (x1, y1), cut to the plot area. */
 void svg_segment(svg_chart *chart, const char *class, double x0, double y0, double x1, double y1);
 
+/* Nothing where x or y is NaN. */
 void svg_dot(svg_chart *chart, const char *class, double x, double y);
 
 /* Rectangles of one class and opacity, as one path: begin, any number of boxes, end. */
