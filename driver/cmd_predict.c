@@ -87,7 +87,7 @@ static bool predict(const predict_options *options, error *error) {
     dataset dataset = {0};
     int32_t *rows = NULL;
     prediction *predictions = NULL;
-    int64_t count;
+    int64_t count = 0;
     bool ok = false;
     if (!model_load(&model, options->checkpoint, (int32_t)options->threads, error) ||
         !market_read(&market, options->prices, &options->market, error) ||

@@ -47,6 +47,7 @@ static void add_blocks_portable(uint32_t state[8], const unsigned char *block, s
 
 #if defined(__x86_64__)
 #define SHA_INSTRUCTIONS 1
+#include <cpuid.h>
 #include <immintrin.h>
 
 /* The processor's own rounds, five times as fast: hashing price files would take longer than
@@ -85,7 +86,8 @@ typedef void add_blocks(uint32_t state[8], const unsigned char *block, size_t co
 
 static add_blocks *choose(bool portable) {
 #ifdef SHA_INSTRUCTIONS
-    if (!portable && __builtin_cpu_supports("sha"))
+    unsigned eax, ebx, ecx, edx; /* __builtin_cpu_supports("sha") is newer than the compilers */
+    if (!portable && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & (unsigned)bit_SHA))
         return add_blocks_instructions;
 #endif
     (void)portable;

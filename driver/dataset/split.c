@@ -108,7 +108,7 @@ static int32_t first_label(const market *market, int32_t time_steps, int32_t cut
 }
 
 bool split_find(split *out, const market *market, const dataset_options *options, error *error) {
-    calendar calendar;
+    calendar calendar = {0};
     if (!calendar_count(&calendar, market, options->time_steps, error))
         return false;
     int32_t test = find_cut(&calendar, options->train_fraction * (double)calendar.total);

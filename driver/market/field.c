@@ -225,7 +225,7 @@ void field_show(char shown[FIELD_SHOWN_SIZE], field field) {
     enum { MOST = 40 };
     int32_t length = field.length < MOST ? field.length : MOST;
     for (int32_t i = 0; i < length; ++i)
-        shown[i] = field.text[i] >= 0x20 && field.text[i] < 0x7f ? field.text[i] : '?';
+        shown[i] = (char)(field.text[i] >= 0x20 && field.text[i] < 0x7f ? field.text[i] : '?');
     memcpy(shown + length, "...", 4);
     if (field.length <= MOST)
         shown[length] = '\0';

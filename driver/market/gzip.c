@@ -53,7 +53,7 @@ bool gzip_unpack(char **out, size_t *out_size, const char *path, const char *dat
         *out = NULL;
         return error_set(error, "%s: no memory to unpack its %zu bytes", path, size);
     }
-    stream.next_in = (unsigned char *)(size_t)data; /* zlib doesn't write to it */
+    stream.next_in = (unsigned char *)data; /* zlib doesn't write to it */
     stream.avail_in = (unsigned)size;
     int result = inflate_all(&stream, out, out_size, &capacity);
     inflateEnd(&stream);

@@ -149,9 +149,7 @@ static bool read_flat(price_header *out, const lines *lines, const char *path, e
         } else if (is_value(kind)) {
             if (!place(group, kind, column, path, error))
                 return false;
-        } else if (unique[kind] < 0) {
-            unique[kind] = column;
-        } else if (kind == COLUMN_TICKER && !field_equals(name, "name")) {
+        } else if (unique[kind] < 0 || (kind == COLUMN_TICKER && !field_equals(name, "name"))) {
             unique[kind] = column; /* a symbol is a better name than a name */
         } else if (kind != COLUMN_TICKER) {
             return error_set(error, "%s: line 1: columns %d and %d are both '%s'; remove one", path,

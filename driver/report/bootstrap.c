@@ -49,7 +49,7 @@ bool bootstrap_intervals(intervals *out, const daily *daily, uint64_t seed, erro
         return error_set(error, "out of memory for %d bootstrap draws", BOOTSTRAP_DRAWS);
     }
     for (int draw = 0; draw < BOOTSTRAP_DRAWS; draw++) {
-        statistics drawn;
+        statistics drawn = {0};
         draw_days(day_index, daily->days, &seed);
         daily_summarise(&drawn, daily, day_index, daily->days);
         for (int s = 0; s < STATISTIC_COUNT; s++) {
