@@ -9,8 +9,11 @@ target_compile_options(rp_options INTERFACE
 target_link_options(rp_options INTERFACE
     $<$<NOT:$<LINK_LANGUAGE:CUDA>>:-Wl,-z,relro,-z,now>)
 if(NOT RP_SANITIZE)
+    # Undefined first: some distributions' compilers define a lower one themselves.
+    target_compile_options(rp_options INTERFACE
+        $<$<AND:$<COMPILE_LANGUAGE:C>,$<NOT:$<CONFIG:Debug>>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=3>)
     target_compile_definitions(rp_options INTERFACE
-        $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<NOT:$<CONFIG:Debug>>>:_FORTIFY_SOURCE=2>)
+        $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:_FORTIFY_SOURCE=2>)
 else()
     target_compile_options(rp_options INTERFACE
         $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${RP_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>)

@@ -104,6 +104,7 @@ def write_json(path, results, counts):
             for suite, name, outcome, reason, seconds in results
         ],
     }
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(record, indent=1) + "\n")
     temporary.replace(path)
