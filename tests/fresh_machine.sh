@@ -30,7 +30,7 @@ trap cleanup EXIT
 settings=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "HOME=$home" "LANG=C.UTF-8")
 while IFS='=' read -r name value; do
     case $name in
-        PIP_CERT | PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_TRUSTED_HOST | PIP_DEFAULT_TIMEOUT | SSL_CERT_FILE | \
+        PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_TRUSTED_HOST | PIP_DEFAULT_TIMEOUT | \
             http_proxy | https_proxy | no_proxy | HTTP_PROXY | HTTPS_PROXY | NO_PROXY)
             settings+=("$name=$value")
             ;;
@@ -41,7 +41,8 @@ echo "== an empty $suite, as $stranger"
 mmdebstrap --quiet --variant=minbase "$suite" "$root"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 if [[ -n ${SSL_CERT_FILE:-} ]]; then
-    install -D -m 644 "$SSL_CERT_FILE" "$root$SSL_CERT_FILE"
+    install -m 644 "$SSL_CERT_FILE" "$root/etc/stranger.pem" # where no package writes
+    settings+=(SSL_CERT_FILE=/etc/stranger.pem PIP_CERT=/etc/stranger.pem)
 fi
 mkdir -p "$root$home/return-predictor"
 (cd "$checkout" && git ls-files -z | tar --null -T - -c) | tar -x -C "$root$home/return-predictor"
