@@ -6,12 +6,14 @@
 torch.Size([512, 64])
 
 ``import return_predictor`` loads the operators ``torch.ops.rp.*``. The programs
-``python -m return_predictor.charts``, ``.tables`` and ``.fetch`` need no torch and load none.
+``python -m return_predictor.charts``, ``.benchmark_table`` and ``.fetch`` need no torch and load none.
 """
 
 import sys
 
 __version__ = "1.0.0"
+
+__all__ = ["nn", "fuse", "unfuse", "FuseReport", "Network", "Trainer", "train_many"]
 
 _missing = None
 # While `python -m return_predictor.charts` looks for its module, argv[0] is "-m".
@@ -23,11 +25,10 @@ if sys.argv[:1] != ["-m"]:
     else:
         from . import nn
         from .fusion import FuseReport, fuse, unfuse
-
-        __all__ = ["nn", "fuse", "unfuse", "FuseReport"]
+        from .trainer import Network, Trainer, train_many
 
 
 def __getattr__(name):
-    if _missing is not None and name in ("nn", "fuse", "unfuse", "FuseReport"):
+    if _missing is not None and name in __all__:
         raise ImportError(f"return_predictor.{name} needs torch: {_missing}") from _missing
     raise AttributeError(f"module 'return_predictor' has no attribute {name!r}")
