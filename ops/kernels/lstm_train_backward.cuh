@@ -161,11 +161,11 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         for (int k = 0; k < 4; ++k) {
             chain[k][0] = chain[k][1] = chain[k][2] = chain[k][3] = 0.0f;
         }
-        // Nobody waits for these: they fill the time of the loads above. (At t = 0 they are of no
-        // use and do no harm: c(t-1) of slot 0 stays what it is.)
+        // Nobody waits for these: they fill the time of the loads above. At t = 0 the coefficients
+        // are those of slot 0 again, of no use and no harm.
         coefficients(false);
-        if (!kCopied || t > 1) {
-            load(max(t - 2, 0));
+        if (t > 1) {
+            load(t - 2);
         }
         multiply_half(0, b0);
 #pragma unroll

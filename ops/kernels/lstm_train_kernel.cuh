@@ -245,9 +245,10 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
     }
 }
 
-// This block's share of the update after a step that did not overflow.
+// This block's share of the update. Whether to skip it is looked at last, when the gradients have
+// arrived as well.
 template <class R>
-__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th) {
+__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th, bool skip) {
     using L = typename R::L;
     using Op = typename R::Operand;
     const Batch batch = trainer.shared.batch;
@@ -258,7 +259,7 @@ __device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &
     const int pieces = batch.tiles() * trainer.launch.plan.segments;
     const LossScale &scale = trainer.shared.scale;
     const Adam adam = adam_of_step(trainer.launch, trainer.shared.learning_rate, scale.scale,
-                                   trainer.p().first_step + batch.index + 1 - scale.skipped);
+                                   trainer.p().first_step + batch.index + 1 - scale.skipped, skip);
     const ModelState state = trainer.state();
     if (threads >= words) {
         update_weights<L, Op, 1>(state, adam, words, features, pieces, thread, threads);
@@ -335,9 +336,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         barrier.wait(th.id, gradients);
         const bool overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
         th.id = computed_here(th.id);
-        if (!overflow) {
-            update<R>(trainer, th);
-        }
+        update<R>(trainer, th, overflow);
         barrier.arrive(th.id); // also: no thread of the block reads this step's batch any more
         if (th.id == 0) {
             shared.scale.step_done(overflow, trainer.first_scale());

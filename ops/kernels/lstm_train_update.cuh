@@ -12,11 +12,12 @@ namespace rp_lstm {
 struct Adam {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
     float inv_scale; // of the gradients
+    bool skip;       // the step overflowed
 };
 
 // t = this update's number, from 1.
 __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learning_rate, float scale,
-                                             int64_t t) {
+                                             int64_t t, bool skip) {
     const rp_lstm_train_params &p = launch.p;
     Adam adam;
     adam.beta1 = (float)p.beta1;
@@ -27,6 +28,7 @@ __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learnin
     adam.inv_sqrt_correction2 = rsqrtf(-expm1f((float)((double)t * launch.log_beta2)));
     adam.eps = p.adam_eps;
     adam.inv_scale = 1.0f / scale; // a power of two: exact
+    adam.skip = skip;
     return adam;
 }
 
@@ -197,7 +199,7 @@ __device__ __forceinline__ void update_weights(const ModelState &model, const Ad
                 g[1] = k == i ? gradient[i][1] : g[1];
             }
             const WeightPair pair = weight_pair<L>(word, features);
-            if (word >= words || !pair.has_first) {
+            if (word >= words || !pair.has_first || adam.skip) {
                 continue;
             }
             if (kPairs > 1) {
@@ -250,7 +252,7 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
         }
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (i >= count || lane > 1) {
+        if (i >= count || lane > 1 || adam.skip) {
             continue;
         }
         int parameter;
