@@ -107,7 +107,8 @@ def test_prediction_has_the_agreed_keys_and_the_report_s_number(made, report):
         "actual",
         "model_version",
     ]
-    assert said["prediction"] == float(row["model_1"])
+    # One window and many go through kernels that add in different orders, in single precision.
+    np.testing.assert_allclose(said["prediction"], float(row["model_1"]), rtol=1e-5, atol=1e-8)
     assert said["actual"] == float(row["actual"])
     assert said["model_version"] == report["models"][0]["model_version"]
     assert len(said["model_version"]) == 12
