@@ -104,8 +104,6 @@ TORCH_LIBRARY_FRAGMENT(rp, m) {
           "float norm_eps, float negative_slope, float beta1, float beta2, float adam_eps, "
           "str precision) -> ()",
           {at::Tag::pt2_compliant_tag});
-    m.def("lstm_train_unsupported(int features, int time_steps, int hidden, int layers, "
-          "int batch, str precision) -> str");
 }
 TORCH_LIBRARY_IMPL(rp, Meta, m) {
     m.impl("lstm_train_", rp_ops::lstm_train_meta);

@@ -22,7 +22,8 @@ rp_lstm_precision precision_of(c10::string_view name) {
     TORCH_CHECK(false, "rp::lstm_train_: precision must be fp16, bf16, tf32 or fp32, got ", name);
 }
 
-// Why the kernel can't train this shape; "" when it can. Needs no GPU to answer.
+// Why the kernel can't train this shape; "" when it can. Needs no GPU to answer; a build without
+// CUDA kernels does not have this operator.
 std::string lstm_train_unsupported(int64_t features, int64_t time_steps, int64_t hidden,
                                    int64_t layers, int64_t batch, c10::string_view precision) {
     const rp_lstm_train_shape shape = {1,
@@ -100,6 +101,9 @@ void lstm_train_cuda(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &ex
 TORCH_LIBRARY_IMPL(rp, CUDA, m) {
     m.impl("lstm_train_", rp_ops::lstm_train_cuda);
 }
-TORCH_LIBRARY_IMPL(rp, CompositeExplicitAutograd, m) {
-    m.impl("lstm_train_unsupported", rp_ops::lstm_train_unsupported);
+TORCH_LIBRARY_FRAGMENT(rp, m) {
+    m.def("lstm_train_unsupported(int features, int time_steps, int hidden, int layers, "
+          "int batch, str precision) -> str",
+          torch::dispatch(c10::DispatchKey::CompositeExplicitAutograd,
+                          rp_ops::lstm_train_unsupported));
 }
