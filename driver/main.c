@@ -13,6 +13,7 @@ static const struct command commands[] = {
     {"evaluate", "say what a model is worth on days it has not seen", cmd_evaluate},
     {"predict", "predict the next day's returns, with intervals", cmd_predict},
     {"benchmark", "time the same training in several configurations", cmd_benchmark},
+    {"verify", "compare the fused operator with libtorch's own, bit by bit", cmd_verify},
     {"serve", "answer predictions over HTTP", cmd_serve},
 #endif
     {NULL, NULL, NULL},

@@ -14,7 +14,7 @@
 #include "base/json.h"
 #include "dataset/dataset.h"
 
-enum { BENCHMARK_CONFIGURATIONS = 24, BENCHMARK_REPEATS = 100, BENCHMARK_ENOUGH_SECONDS = 100 };
+enum { BENCHMARK_CONFIGURATIONS = 24, BENCHMARK_REPEATS = 100, BENCHMARK_ENOUGH_SECONDS = 60 };
 
 /* Losses of one epoch may differ from the first configuration's by this much, relatively; more
  * makes a configuration's row void. Operands of 10 to 24 bits and other orders of summation, over
