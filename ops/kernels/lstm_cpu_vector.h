@@ -137,6 +137,7 @@ RP_INLINE vec power_of_two_quotient(vec r) {
 }
 
 constexpr float log2_e = 1.44269504088896341f;
+constexpr float log2_e_rest = 1.92596299e-8f;       // log2(e) less its float
 constexpr float whole_number_shifter = 12582912.0f; // 1.5 * 2^23: adding it rounds to whole
 
 // 1 / (1 + e^-x); beyond +-87 float32 has no more to tell.
@@ -144,7 +145,7 @@ RP_INLINE vec sigmoid(vec x) {
     x = at_most(at_least(x, -87.0f), 87.0f);
     const vec shifted = x * -log2_e + whole_number_shifter;
     const vec n = shifted - whole_number_shifter;
-    const vec r = x * -log2_e - n;
+    const vec r = x * -log2_e_rest + (x * -log2_e - n);
     const vec power = r * power_of_two_quotient(r) + 1.0f;
     const vec e = (vec)((ivec)power + ((ivec)shifted << 23));
     return 1.0f / (e + 1.0f);
@@ -157,7 +158,7 @@ RP_INLINE vec hyperbolic_tangent(vec x) {
     const vec magnitude = at_most((vec)((ivec)x & INT32_MAX), 20.0f);
     const vec shifted = magnitude * (-2 * log2_e) + whole_number_shifter;
     const vec n = shifted - whole_number_shifter;
-    const vec r = magnitude * (-2 * log2_e) - n;
+    const vec r = magnitude * (-2 * log2_e_rest) + (magnitude * (-2 * log2_e) - n);
     const vec scale = (vec)((ivec)broadcast(1.0f) + ((ivec)shifted << 23));
     const vec m = scale * (r * power_of_two_quotient(r)) + (scale - 1.0f);
     return (vec)((ivec)(-m / (m + 2.0f)) ^ sign);

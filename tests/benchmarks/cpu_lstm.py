@@ -1,0 +1,198 @@
+"""The CPU kernels against PyTorch and ONNX Runtime: training samples/s, inference time.
+
+    python tests/benchmarks/cpu_lstm.py [--rounds 9] [--threads 2] [--out results/cpu_lstm.json]
+
+One process; all candidates of a row take turns in each round, so that what else the machine does
+weighs on all of them. Reported are medians over the rounds and, because they hold on a busy machine
+too, the medians of each round's ratios. PyTorch trains its own nn.LSTM model with torch.optim.Adam
+on ready batches; ours gathers the batch by index, draws the dropout and counts the loss as well.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+from torch.nn import functional
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/shim"))
+import rp_library  # noqa: E402
+
+ISAS = ("avx512", "avx2", "portable")
+TIME_STEPS, FEATURES, HIDDEN = 20, 4, 64
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(FEATURES, HIDDEN, 2, dropout=0.2, batch_first=True)
+        self.norm = nn.BatchNorm1d(HIDDEN, affine=False)
+        self.head = nn.Linear(HIDDEN, 1)
+
+    def forward(self, x):
+        h, _ = self.lstm(x)
+        return self.head(functional.leaky_relu(self.norm(h[:, -1]), 0.01)).squeeze(1)
+
+
+def make_data(windows):
+    generator = np.random.default_rng(0)
+    rows = windows + TIME_STEPS - 1
+    features = generator.standard_normal((rows, FEATURES)).astype(np.float32)
+    targets = generator.standard_normal(rows).astype(np.float32)
+    ends = np.arange(TIME_STEPS - 1, rows, dtype=np.int32)
+    return features, targets, ends
+
+
+def windows_of(features, ends):
+    return torch.tensor(np.stack([features[e - TIME_STEPS + 1 : e + 1] for e in ends]))
+
+
+def seconds_a_call(call, least_seconds):
+    call()
+    calls, start = 0, time.perf_counter()
+    while (taken := time.perf_counter() - start) < least_seconds:
+        call()
+        calls += 1
+    return taken / calls
+
+
+def measure(candidates, rounds, least_seconds, baselines):
+    """One row a candidate: seconds a call of each round, and ratios to each baseline."""
+    seconds = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            seconds[name].append(seconds_a_call(call, least_seconds))
+    rows = []
+    for name, own in seconds.items():
+        row = {"candidate": name, "seconds": own, "median_seconds": statistics.median(own)}
+        for baseline in baselines:
+            ratios = [b / o for b, o in zip(seconds[baseline], own)]
+            row[f"speedup_over_{baseline.split()[0]}"] = {
+                "median": statistics.median(ratios), "least": min(ratios), "most": max(ratios),
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def available_isas():
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    return [i for i in ISAS if i == "portable" or {"avx512": "avx512vl"}.get(i, i) in flags]
+
+
+def training_rows(batch, threads, rounds):
+    data = make_data(batch * 8)
+    candidates = {}
+    for isa in available_isas():
+        trainer = rp_library.Trainer(
+            *data, isa=isa, configuration=b"cpu-fused", batch=batch, threads=threads
+        )
+        candidates[f"cpu-fused {isa}"] = lambda trainer=trainer: trainer.run(4)
+    libtorch = rp_library.Trainer(*data, configuration=b"cpu", batch=batch, threads=threads)
+    candidates["cpu (libtorch by the driver)"] = lambda: libtorch.run(4)
+    torch.set_num_threads(threads)
+    model = Model().train()
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    features, targets, ends = data
+    x, y = windows_of(features, ends[:batch]), torch.tensor(targets[ends[:batch]])
+
+    def pytorch():
+        for _ in range(4):
+            adam.zero_grad()
+            functional.mse_loss(model(x), y).backward()
+            adam.step()
+
+    candidates["PyTorch"] = pytorch
+    rows = measure(candidates, rounds, 0.3, ["PyTorch", "cpu (libtorch by the driver)"])
+    for row in rows:
+        row.update(what="training", batch=batch, threads=threads,
+                   samples_per_second=4 * batch / row["median_seconds"])  # fmt: skip
+    return rows
+
+
+def inference_rows(batch, threads, rounds, session, model):
+    features, targets, ends = make_data(max(batch, 64))
+    trainer = rp_library.Trainer(features, targets, ends, configuration=b"cpu-fused", batch=64)
+    ends = ends[:batch].copy()
+    candidates = {}
+    for isa in available_isas():
+        call, _ = trainer.predictor(threads, isa).call(features, ends)
+        candidates[f"rp_predictor {isa}"] = call
+    x = windows_of(features, ends)
+    torch.set_num_threads(threads)
+    candidates["PyTorch"] = lambda: model(x)
+    feed = {"x": x.numpy()}
+    candidates["ONNX Runtime"] = lambda: session.run(None, feed)
+    with torch.inference_mode():
+        rows = measure(candidates, rounds, 0.1, ["PyTorch", "ONNX Runtime"])
+    for row in rows:
+        row.update(what="inference", batch=batch, threads=threads,
+                   windows_per_second=batch / row["median_seconds"])  # fmt: skip
+    return rows
+
+
+def onnx_session(model, threads):
+    path = ROOT / "build/cpu_lstm.onnx"
+    torch.onnx.export(
+        model, (torch.randn(1, TIME_STEPS, FEATURES),), str(path), input_names=["x"],
+        output_names=["y"], dynamic_axes={"x": {0: "b"}, "y": {0: "b"}}, dynamo=False,
+    )  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options)
+
+
+def machine():
+    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
+    return {
+        "cpu": names[0] if names else "", "cores": os.cpu_count(), "torch": torch.__version__,
+        "onnxruntime": onnxruntime.__version__, "isas": available_isas(),
+        "load_average": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--batches", type=int, nargs="*", default=[64, 512, 2048])
+    parser.add_argument("--windows", type=int, nargs="*", default=[1, 8, 64, 512])
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/cpu_lstm.json")
+    arguments = parser.parse_args()
+    rows = []
+    for batch in arguments.batches:
+        rows += training_rows(batch, arguments.threads, arguments.rounds)
+    model = Model().eval()
+    for batch in arguments.windows:
+        threads = 1 if batch == 1 else arguments.threads  # one window runs on one core
+        session = onnx_session(model, threads)
+        rows += inference_rows(batch, threads, arguments.rounds, session, model)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    result = {
+        "schema": 1, "command": " ".join(["tests/benchmarks/cpu_lstm.py", *sys.argv[1:]]),
+        "commit": head.stdout.strip(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
+        "machine": machine(), "rows": rows,
+    }  # fmt: skip
+    arguments.out.parent.mkdir(exist_ok=True)
+    temporary = arguments.out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.replace(arguments.out)
+    for row in rows:
+        ratios = {k[13:]: round(v["median"], 2) for k, v in row.items() if k[:12] == "speedup_over"}
+        rate = row.get("samples_per_second", row.get("windows_per_second"))
+        print(f"{row['what']} {row['batch']:5} {row['candidate']:30} "
+              f"{row['median_seconds'] * 1e6:10.1f} us {rate:9.0f}/s {ratios}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
