@@ -1,0 +1,191 @@
+// Host side of the training kernel: which shapes it takes, how they lie on the device, the launch.
+#include "lstm_train.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lstm_train_kernels.h"
+#include "lstm_train_layout.cuh"
+
+using namespace rp_lstm;
+
+namespace {
+
+constexpr size_t kSharedBytes = 227 * 1024; // of a block on Hopper
+constexpr size_t kStaticSharedBytes = 6 * 1024; // head and barriers, rounded up
+constexpr int kMaxBatch = 1 << 14; // a piece's weight gradients take 100 KB of device memory
+
+const void *find_kernel(const rp_lstm_train_shape &shape) {
+    switch (shape.precision) {
+    case RP_LSTM_FP16:
+        return lstm_train_kernel_fp16(shape.hidden, shape.layers);
+    case RP_LSTM_BF16:
+        return lstm_train_kernel_bf16(shape.hidden, shape.layers);
+    default:
+        return nullptr;
+    }
+}
+
+template <class L> size_t shared_bytes(int slots, int layers) {
+    using Alone = Role<L, Fp16, true, true>;
+    using Lower = Role<L, Fp16, true, false>;
+    using Upper = Role<L, Fp16, false, true>;
+    return layers == 1 ? Alone::shared_bytes(slots)
+                       : std::max(Lower::shared_bytes(slots), Upper::shared_bytes(slots));
+}
+template <class L> size_t slot_stride() {
+    return std::max(Role<L, Fp16, true, false>::kSlotBytes,
+                    Role<L, Fp16, false, true>::kSlotBytes);
+}
+
+// Segments of equal length, as few as fit in shared memory.
+template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape) {
+    plan->segments = 0;
+    do {
+        ++plan->segments;
+        plan->segment_steps = (shape.time_steps + plan->segments - 1) / plan->segments;
+        plan->shared_bytes = shared_bytes<L>(plan->segment_steps, shape.layers);
+    } while (plan->segment_steps > kMaxSegment ||
+             plan->shared_bytes > kSharedBytes - kStaticSharedBytes);
+    plan->segments = (shape.time_steps + plan->segment_steps - 1) / plan->segment_steps;
+}
+
+template <class L>
+Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
+    Workspace w = {};
+    size_t end = 0;
+    const auto take = [&end](size_t bytes) {
+        const size_t start = end;
+        end += (bytes + 255) / 256 * 256;
+        return start;
+    };
+    const size_t pieces = (size_t)plan.tiles * plan.segments, tiles = plan.tiles;
+    const size_t parts = 2 * shape.layers - 1;
+    w.forward_weights = take(4 * (L::kInputPartWords + parts * L::kPartWords));
+    w.backward_weights = take(4 * parts * L::kPartWords);
+    w.statistics = take(tiles * L::kHidden * sizeof(float2));
+    w.sums = take(tiles * L::kHidden * sizeof(float2));
+    w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
+    w.rows = take(tiles * 3 * L::kThreads * sizeof(float2));
+    w.bias = take(pieces * shape.layers * L::kThreads * sizeof(float));
+    w.partial = take(4 * pieces * partial_words<L>(shape.features, shape.layers));
+    w.spill = take(plan.spills ? pieces * shape.layers * plan.segment_steps * slot_stride<L>() : 0);
+    w.bytes = end;
+    return w;
+}
+
+Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
+    return shape.hidden == 64 ? workspace_of<Layout<64>>(plan, shape)
+                              : workspace_of<Layout<32>>(plan, shape);
+}
+
+cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm_train_plan &plan,
+                                 int models, cudaLaunchAttribute (&attributes)[2]) {
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim = {(unsigned)shape.layers, 1, 1};
+    attributes[1].id = cudaLaunchAttributeCooperative;
+    attributes[1].val.cooperative = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(plan.clusters * shape.layers), (unsigned)models);
+    config.blockDim = dim3((unsigned)(4 * shape.hidden));
+    config.dynamicSmemBytes = plan.shared_bytes;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+    return config;
+}
+
+} // namespace
+
+int rp_lstm_train_supported(const rp_lstm_train_shape *shape, const char **reason) {
+    *reason = nullptr;
+    if (shape->time_steps < 1 || shape->time_steps > 64) {
+        *reason = "the training kernel takes 1 to 64 time steps";
+    } else if (shape->features < 1 || shape->features > 32) {
+        *reason = "the training kernel takes 1 to 32 features";
+    } else if (shape->layers < 1 || shape->layers > 2) {
+        *reason = "the training kernel takes 1 or 2 layers";
+    } else if (shape->hidden != 32 && shape->hidden != 64) {
+        *reason = "the training kernel keeps its weights in registers: hidden size 32 or 64";
+    } else if (shape->batch < 1 || shape->batch > kMaxBatch) {
+        *reason = "the training kernel takes batches of 1 to 16384";
+    } else if (find_kernel(*shape) == nullptr) {
+        *reason = "the training kernel has fp16 and bf16 operands";
+    }
+    return *reason == nullptr;
+}
+
+int64_t rp_lstm_train_parameter_count(const rp_lstm_train_shape *shape) {
+    return parameter_count(shape->features, shape->hidden, shape->layers);
+}
+
+float rp_lstm_train_first_scale(const rp_lstm_train_shape *shape) {
+    return shape->precision == RP_LSTM_FP16 ? first_loss_scale(shape->batch) : 1.0f;
+}
+
+cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_train_shape *shape) {
+    const char *reason;
+    if (!rp_lstm_train_supported(shape, &reason) || shape->models < 1) {
+        return cudaErrorInvalidValue;
+    }
+    *plan = {};
+    plan->tiles = (shape->batch + kRows - 1) / kRows;
+    if (shape->hidden == 64) {
+        plan_segments<Layout<64>>(plan, *shape);
+    } else {
+        plan_segments<Layout<32>>(plan, *shape);
+    }
+    const void *kernel = find_kernel(*shape);
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)plan->shared_bytes);
+    if (error != cudaSuccess) {
+        return error;
+    }
+    plan->clusters = 1;
+    cudaLaunchAttribute attributes[2];
+    cudaLaunchConfig_t config = launch_config(*shape, *plan, 1, attributes);
+    config.numAttrs = 1;
+    int resident = 0;
+    error = cudaOccupancyMaxActiveClusters(&resident, kernel, &config);
+    if (error != cudaSuccess) {
+        return error;
+    }
+    if (resident < 1) {
+        return cudaErrorCooperativeLaunchTooLarge;
+    }
+    const int launches = (shape->models + resident - 1) / resident;
+    plan->models_per_launch = (shape->models + launches - 1) / launches;
+    plan->clusters = resident / plan->models_per_launch;
+    plan->spills = plan->tiles > plan->clusters || plan->segments > 1;
+    plan->model_bytes = workspace_of(*plan, *shape).bytes;
+    plan->workspace_bytes = plan->models_per_launch * (kCounterBytes + plan->model_bytes) + 256;
+    return cudaSuccess;
+}
+
+cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params,
+                                 const rp_lstm_train_plan *plan, cudaStream_t stream) {
+    const rp_lstm_train_shape &shape = params->shape;
+    Launch launch = {};
+    launch.p = *params;
+    launch.plan = *plan;
+    launch.workspace = workspace_of(*plan, shape);
+    launch.log_beta1 = std::log(params->beta1);
+    launch.log_beta2 = std::log(params->beta2);
+    const void *kernel = find_kernel(shape);
+    for (int first = 0; first < shape.models; first += plan->models_per_launch) {
+        const int models = std::min(plan->models_per_launch, shape.models - first);
+        launch.model = first;
+        cudaError_t error = cudaMemsetAsync(params->workspace, 0, models * kCounterBytes, stream);
+        if (error != cudaSuccess) {
+            return error;
+        }
+        cudaLaunchAttribute attributes[2];
+        cudaLaunchConfig_t config = launch_config(shape, *plan, models, attributes);
+        config.stream = stream;
+        void *arguments[] = {&launch};
+        error = cudaLaunchKernelExC(&config, kernel, arguments);
+        if (error != cudaSuccess) {
+            return error;
+        }
+    }
+    return cudaSuccess;
+}

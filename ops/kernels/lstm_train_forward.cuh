@@ -1,0 +1,230 @@
+// The forward pass of one layer over one segment of time steps of one tile of 8 batch rows.
+//
+//   i, f, o = sigmoid(W_x x(t) + W_h h(t-1) + b)     c(t) = f c(t-1) + i g
+//   g       = tanh   (W_x x(t) + W_h h(t-1) + b)     h(t) = o tanh(c(t))
+#pragma once
+
+#include "lstm_train_layout.cuh"
+
+namespace rp_lstm {
+
+// A fragments of this warp's 32 gate rows. Tile 0 of an mma pair: rows 0-7 gate i of the warp's 8
+// units, rows 8-15 gate f; tile 1: g and o. So an accumulator pair holds i, f, g, o of unit g for
+// rows 2q and 2q+1, and the cell update needs no other thread.
+template <class R> struct ForwardWeights {
+    uint4 recurrent[R::kForwardGroups][2][2];                  // [32 k][16 k][tile]
+    uint4 input[R::kFirst ? 1 : R::kForwardGroups][2][2];      // the same
+    float bias[4];                                             // i, f and o halved
+};
+
+template <class R>
+__device__ __forceinline__ void load_forward_weights(ForwardWeights<R> &w, const Thread &th,
+                                                     const uint32_t *packed,
+                                                     const float *parameters, int features) {
+    constexpr int kInputGroups = R::kFirst ? 1 : R::kForwardGroups;
+    constexpr int kInputWords = R::kFirst ? R::kInputPartWords : R::kPartWords;
+    const uint32_t *part = packed + (R::kFirst ? 0 : R::kInputPartWords + R::kPartWords);
+    const uint4 *input = (const uint4 *)part + th.warp() * kInputGroups * 128 + th.lane();
+#pragma unroll
+    for (int i = 0; i < kInputGroups * 4; ++i) {
+        w.input[i >> 2][i >> 1 & 1][i & 1] = __ldcg(input + i * 32);
+    }
+    const uint4 *recurrent =
+        (const uint4 *)(part + kInputWords) + th.warp() * R::kForwardGroups * 128 + th.lane();
+#pragma unroll
+    for (int i = 0; i < R::kForwardGroups * 4; ++i) {
+        w.recurrent[i >> 2][i >> 1 & 1][i & 1] = __ldcg(recurrent + i * 32);
+    }
+    const float *bias =
+        parameters + layer_offsets(R::kLayer, features, R::kHidden).bias + th.unit();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        w.bias[k] = (__ldcg(bias + k * R::kHidden) + __ldcg(bias + (4 + k) * R::kHidden)) *
+                    (k == 2 ? 1.0f : 0.5f);
+    }
+}
+
+// Bit t of keep[e]: time step t of this thread's unit in row 2q + e passes the dropout.
+struct KeepBits {
+    uint64_t row[2];
+    float scale;
+    __device__ __forceinline__ float factor(int e, int time) const {
+        return row[e] >> time & 1u ? scale : 0.0f;
+    }
+};
+
+// cell and hidden: c and h of the thread's two cells, carried from segment to segment.
+template <class R>
+__device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
+                                                const Segment &segment, const KeepBits &keep,
+                                                bool wide, float (&cell)[2], float (&hidden)[2]) {
+    using Op = typename R::Operand;
+    constexpr int kGroups = R::kForwardGroups;
+    const int row0 = 2 * th.q(), row1 = row0 + 1;
+    const uint32_t store0 =
+        row0 * R::kTileRow + ((th.warp() ^ R::swizzle(row0)) << 4) + th.g() * 2;
+    const uint32_t store1 =
+        row1 * R::kTileRow + ((th.warp() ^ R::swizzle(row1)) << 4) + th.g() * 2;
+    const int pair_row = row0 + (th.g() & 1); // even units send row 2q, odd ones row 2q + 1
+    const uint32_t send_offset =
+        pair_row * R::kTileRow + ((th.warp() ^ R::swizzle(pair_row)) << 4) + (th.g() >> 1) * 4;
+    uint32_t fragment[kGroups];
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+        fragment[j] = th.g() * R::kTileRow + (((4 * j + th.q()) ^ R::swizzle(th.g())) << 4);
+    }
+    const uint32_t input_fragment = th.g() * 64 + th.q() * 16;
+    // The layer above keeps its slots at the same distance from its own first one.
+    using Above = Role<typename R::L, Op, false, true>;
+    const uint32_t above = R::kLast ? 0 : address_in_block(th.slots, 1) + Above::kInput;
+    const uint32_t above_full = R::kLast ? 0 : address_in_block(th.full, 1);
+
+    float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
+    uint4 input[R::kFirst ? 1 : kGroups];
+    auto load_input = [&](int t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
+        if (R::kFirst) {
+            input[0] = load_shared16(slot + input_fragment);
+        } else {
+            barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
+            th.full_phase ^= 1u << t;
+#pragma unroll
+            for (int j = 0; j < kGroups; ++j) {
+                input[R::kFirst ? 0 : j] = load_shared16(slot + fragment[j]);
+            }
+        }
+    };
+    auto input_product = [&]() {
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+            accumulator[0][m][0] = accumulator[0][m][1] = w.bias[2 * m];
+            accumulator[0][m][2] = accumulator[0][m][3] = w.bias[2 * m + 1];
+            accumulator[1][m][0] = accumulator[1][m][1] = 0.0f;
+            accumulator[1][m][2] = accumulator[1][m][3] = 0.0f;
+        }
+#pragma unroll
+        for (int j = 0; j < (R::kFirst ? 1 : kGroups); ++j) {
+#pragma unroll
+            for (int m = 0; m < 2; ++m) {
+                Op::mma(accumulator[0][m], w.input[j][0][m], input[j].x, input[j].y);
+            }
+            if (!R::kFirst || wide) {
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+                    Op::mma(accumulator[1][m], w.input[j][1][m], input[j].z, input[j].w);
+                }
+            }
+        }
+    };
+    uint4 gates;
+    float previous_cell[2] = {0.0f, 0.0f};
+    // What the rest of the step does not wait for: keep the gates, send h up.
+    auto save = [&](int t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
+        if (!R::kLast) {
+            float dropped[2];
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                dropped[e] = hidden[e] * keep.factor(e, segment.first + t);
+            }
+            const bool odd = th.g() & 1;
+            const float mine = odd ? dropped[1] : dropped[0];
+            const float neighbours = __shfl_xor_sync(~0u, odd ? dropped[0] : dropped[1], 4);
+            send4(above + t * Above::kSlotBytes + send_offset,
+                  odd ? Op::pack(neighbours, mine) : Op::pack(mine, neighbours),
+                  above_full + 8 * t);
+        }
+        store_shared16(slot + th.id * 16, gates);
+        store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
+    };
+
+    load_input(0);
+#pragma unroll 1
+    for (int t = 0; t < segment.count; ++t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
+        if (segment.spill) {
+            fence_async_proxy(); // this thread's stores, for the bulk copy below
+        }
+        __syncthreads(); // h(t-1) of all warps is in this slot; slot t-2 is complete
+        if (segment.spill && t >= 2 && th.id == 0) {
+            bulk_store(segment.memory + (t - 2) * R::kSlotBytes,
+                       th.slots + (t - 2) * R::kSlotBytes, R::kSlotBytes);
+        }
+        const bool recurrent = segment.first + t > 0;
+        uint4 previous[kGroups];
+        if (recurrent) {
+#pragma unroll
+            for (int j = 0; j < kGroups; ++j) {
+                previous[j] = load_shared16(slot + R::kPrevious + fragment[j]);
+            }
+        }
+        input_product();
+        if (t > 0) {
+            save(t - 1);
+        }
+        if (recurrent) {
+#pragma unroll
+            for (int j = 0; j < kGroups; ++j) {
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+                    Op::mma(accumulator[0][m], w.recurrent[j][0][m], previous[j].x, previous[j].y);
+                }
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+                    Op::mma(accumulator[1][m], w.recurrent[j][1][m], previous[j].z, previous[j].w);
+                }
+            }
+        }
+        float i[2], f[2], g[2], o[2];
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            i[e] = sigmoid_of_double(accumulator[0][0][e] + accumulator[1][0][e]);
+            g[e] = tanh_fast(accumulator[0][1][e] + accumulator[1][1][e]);
+            f[e] = sigmoid_of_double(accumulator[0][0][2 + e] + accumulator[1][0][2 + e]);
+            o[e] = sigmoid_of_double(accumulator[0][1][2 + e] + accumulator[1][1][2 + e]);
+            previous_cell[e] = cell[e];
+            cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
+            hidden[e] = o[e] * tanh_fast(cell[e]);
+        }
+        const uint32_t next =
+            t + 1 < segment.count ? slot + R::kSlotBytes + R::kPrevious : th.tail;
+        store_shared_halves(next + store0, next + store1, Op::pack(hidden[0], hidden[1]));
+        gates = make_uint4(pack_fp16(i[0], i[1]), pack_fp16(f[0], f[1]), pack_fp16(g[0], g[1]),
+                           pack_fp16(o[0], o[1]));
+        if (t + 1 < segment.count) {
+            load_input(t + 1);
+        }
+    }
+    save(segment.count - 1);
+    if (segment.spill) {
+        fence_async_proxy();
+        __syncthreads(); // the last two slots are complete
+        if (th.id == 0) {
+            const int done = segment.count > 2 ? segment.count - 2 : 0;
+            bulk_store(segment.memory + done * R::kSlotBytes, th.slots + done * R::kSlotBytes,
+                       (segment.count - done) * R::kSlotBytes);
+            bulk_store_wait_read(); // the next segment overwrites the slots
+        }
+    }
+}
+
+// x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.
+template <class R>
+__device__ __forceinline__ void load_segment_input(const Thread &th, const int *ends,
+                                                   const Segment &segment, const float *features,
+                                                   int width, int time_steps) {
+    const int count = segment.count * width;
+    for (int i = th.id; i < kRows * count; i += R::kThreads) {
+        const int row = i / count, at = i - row * count;
+        const int t = at / width, f = at - t * width;
+        const int end = ends[row];
+        const float x =
+            end < 0 ? 0.0f
+                    : __ldg(features + ((int64_t)end + 1 - time_steps + segment.first) * width + at);
+        store_shared_half(th.slots + t * R::kSlotBytes + R::kInput + row * 64 +
+                              feature_place(f) * 2,
+                          (uint16_t)R::Operand::pack(x, 0.0f));
+    }
+}
+
+} // namespace rp_lstm

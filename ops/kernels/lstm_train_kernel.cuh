@@ -1,0 +1,557 @@
+// The persistent training kernel. For a CUDA engineer, top down:
+//
+// Mapping. grid = (clusters * layers, models). A cluster has one block a layer, both working on the
+// same tile of 8 batch rows (N of mma m16n8k16); a warp owns 8 hidden units, a lane one unit and
+// two rows, with all four gates in its own accumulators. Weights live in registers as A fragments.
+//
+//     block of layer 0:  x ->[t=0]->[1]->[2]-> ...            backward: ... <-[2]<-[1]<-[0]
+//                              | h(t), dropped, by st.async              ^ dx(t), by st.async
+//     block of layer 1:       [t=0]->[1]-> ... -> head                 <-[2]<-[1]<-[0]
+//
+// The layers form a wavefront: h(t) and dx(t) go to the other block's shared memory and complete
+// the mbarrier of slot t there. Slots are not reused inside a segment, so there is no back-pressure
+// and one __syncthreads a time step.
+//
+// Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 KB a time step at
+// H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
+// gradients are one product over the whole segment at its end. A cluster with several pieces
+// (tiles, or segments when T does not fit) copies all but the last to device memory step by step
+// during forward, and loads them again, last first, during backward.
+//
+// Grid barriers, per step: (1) every tile's batch statistics are written, (2) every tile's head
+// sums are written, (3) every piece's weight gradients are written, (4) the new weights are
+// written. (1) and (2) join the blocks with a head only; blocks without a tile join (3) and (4) to
+// share Adam's work. Between arrival and wait at (4) a block gathers its next tile and draws its
+// dropout mask.
+//
+// Order of sums. Tiles and pieces are numbered by the batch alone; every sum over them is taken in
+// that order whoever computed them, so the number of clusters changes no bit. No float atomics.
+//
+// Co-residency. Barriers need all blocks of a model on the device: the plan asks the device how
+// many clusters fit, and the launch is cooperative, so it fails rather than hangs.
+#pragma once
+
+#include "lstm_train_backward.cuh"
+#include "lstm_train_head.cuh"
+#include "lstm_train_update.cuh"
+
+namespace rp_lstm {
+
+// One counter a model that only grows; every block of the model knows what it must reach.
+struct GridBarrier {
+    unsigned *counter;
+    unsigned base; // value when the current step began
+
+    __device__ __forceinline__ void arrive(int thread) const {
+        __syncthreads(); // the block's writes happen before thread 0's release
+        if (thread == 0) {
+            asm volatile("red.release.gpu.global.add.u32 [%0],1;" ::"l"(counter) : "memory");
+        }
+    }
+    __device__ __forceinline__ void wait(int thread, unsigned target) const {
+        if (thread == 0) {
+            unsigned value;
+            do {
+                asm volatile("ld.acquire.gpu.global.u32 %0,[%1];"
+                             : "=r"(value)
+                             : "l"(counter)
+                             : "memory");
+            } while ((int)(value - target) < 0);
+        }
+        __syncthreads(); // thread 0's acquire happens before the block's reads
+    }
+};
+
+// fp16: after kGrowthSteps good steps the scale doubles, up to its first value.
+struct LossScale {
+    static constexpr int kGrowthSteps = 2000;
+    float scale;
+    int good, skipped;
+    __device__ __forceinline__ void step_done(bool overflow, float first) {
+        if (overflow) {
+            scale = fmaxf(scale * 0.5f, 1.0f);
+            good = 0;
+            ++skipped;
+        } else if (++good == kGrowthSteps) {
+            scale = fminf(scale * 2.0f, first);
+            good = 0;
+        }
+    }
+};
+
+// What a block keeps in shared memory besides the slots.
+template <class L> struct BlockShared {
+    HeadShared<L> head;
+    uint64_t full[kMaxSegment], loaded[kMaxSegment]; // mbarriers
+    int ends[kRows];                                 // last row of each window of the tile, or -1
+    LossScale scale;
+    // of this block's model
+    uint64_t seed;
+    int64_t windows;
+    const int32_t *window_ends;
+    float learning_rate;
+};
+
+// A block's view of its model; everything is computed from kernel parameters when asked for, so
+// that it takes no registers in between.
+template <class R> struct Trainer {
+    using L = typename R::L;
+    const Launch &launch;
+    BlockShared<L> &shared;
+
+    __device__ __forceinline__ const rp_lstm_train_params &p() const { return launch.p; }
+    static __device__ __forceinline__ int cluster() { return (int)blockIdx.x / R::kLayers; }
+    static __device__ __forceinline__ int clusters() { return (int)gridDim.x / R::kLayers; }
+    __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
+    template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
+        return (T *)((uint8_t *)p().workspace + launch.plan.models_per_launch * kCounterBytes +
+                     blockIdx.y * launch.plan.model_bytes + offset);
+    }
+    __device__ __forceinline__ int64_t parameter_start() const {
+        return (int64_t)model() * parameter_count(p().shape.features, R::kHidden, R::kLayers);
+    }
+    __device__ __forceinline__ float *parameters() const {
+        return p().parameters + parameter_start();
+    }
+    __device__ __forceinline__ ModelState state() const {
+        const Workspace &w = launch.workspace;
+        return {parameters(),
+                p().exp_avg + parameter_start(),
+                p().exp_avg_sq + parameter_start(),
+                memory<uint32_t>(w.forward_weights),
+                memory<uint32_t>(w.backward_weights),
+                memory<uint32_t>(w.partial),
+                memory<float>(w.bias),
+                memory<float>(w.head)};
+    }
+    __device__ __forceinline__ float first_scale() const {
+        return R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
+    }
+    // Thread 0 fills the block's shared copy of what is the model's own.
+    __device__ __forceinline__ void load_model() const {
+        const int m = model();
+        const float *scale = p().scale_state + 3 * m;
+        const bool scaled = R::Operand::kScaled && scale[0] > 0.0f;
+        shared.scale = {scaled ? scale[0] : first_scale(), (int)scale[1], (int)scale[2]};
+        shared.seed = (uint64_t)p().seeds[m];
+        shared.windows = p().window_ranges[2 * m + 1];
+        shared.window_ends = p().window_ends + p().window_ranges[2 * m];
+        shared.learning_rate = p().learning_rates[m];
+    }
+
+    __device__ __forceinline__ Batch batch(int index) const {
+        const int64_t step = p().first_step + index, size = p().shape.batch;
+        const int64_t windows = shared.windows, steps_per_epoch = (windows + size - 1) / size;
+        const int64_t position = step % steps_per_epoch * size;
+        return {index, (int)(step / steps_per_epoch), (uint32_t)position,
+                (int)min(size, windows - position)};
+    }
+    __device__ __forceinline__ Segment segment(int tile, int index, bool spill) const {
+        // Both layers' slots have the room of the larger one in device memory.
+        constexpr int kUpper = Role<L, typename R::Operand, false, true>::kSlotBytes;
+        constexpr int kLower = Role<L, typename R::Operand, true, false>::kSlotBytes;
+        constexpr int kRoom = kUpper > kLower ? kUpper : kLower;
+        const int steps = launch.plan.segment_steps;
+        Segment s;
+        s.first = index * steps;
+        s.count = min(steps, p().shape.time_steps - s.first);
+        s.spill = spill;
+        s.memory = memory<uint8_t>(launch.workspace.spill +
+                                   (size_t)(piece(tile, index) * R::kLayers + R::kLayer) *
+                                       (steps * kRoom));
+        return s;
+    }
+    __device__ __forceinline__ int piece(int tile, int segment_index) const {
+        return tile * launch.plan.segments + segment_index;
+    }
+    // Scratch that a thread alone writes and reads: last h, dz and targets of its cells.
+    __device__ __forceinline__ float2 *cell_scratch(const Thread &th, int tile, int what) const {
+        return memory<float2>(launch.workspace.rows) + (tile * 3 + what) * R::kThreads + th.id;
+    }
+
+    __device__ __forceinline__ KeepBits keep_bits(const Thread &th, int index, int tile) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        const uint32_t threshold = rp_dropout_threshold(p().dropout);
+        if (R::kLast || threshold == 0) {
+            return keep;
+        }
+        keep.scale = rp_dropout_scale(threshold);
+        const int64_t step = p().first_step + index;
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            keep.row[e] = 0;
+#pragma unroll 1
+            for (int block = 0; block * 8 < p().shape.time_steps; ++block) {
+                const rp_philox_block draw = rp_dropout_block(
+                    shared.seed, step, (uint32_t)(tile * kRows + 2 * th.q() + e), 0,
+                    (uint32_t)th.unit(), (uint32_t)block);
+                keep.row[e] |= (uint64_t)rp_dropout_keep_bits(draw, threshold) << 8 * block;
+            }
+        }
+        return keep;
+    }
+
+    __device__ __forceinline__ void load_input(const Thread &th, const Segment &segment) const {
+        load_segment_input<R>(th, shared.ends, segment, p().features, p().shape.features,
+                              p().shape.time_steps);
+    }
+
+    // Window ends of the tile's rows, x of its first segment, and the targets of the thread's rows.
+    __device__ __forceinline__ float2 gather(const Thread &th, const Batch &b, int tile) const {
+        if (th.id < kRows) {
+            const int row = tile * kRows + th.id;
+            int end = -1;
+            if (row < b.rows) {
+                const rp_order_key key =
+                    rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
+                end = __ldg(shared.window_ends + rp_order(b.position + row, &key));
+            }
+            shared.ends[th.id] = end;
+        }
+        __syncthreads(); // ends, for the whole block
+        if (R::kFirst) {
+            load_input(th, segment(tile, 0, false));
+        }
+        float2 target = make_float2(0.0f, 0.0f);
+        if (R::kLast) {
+            const int end0 = shared.ends[2 * th.q()], end1 = shared.ends[2 * th.q() + 1];
+            target.x = end0 < 0 ? 0.0f : __ldg(p().targets + end0);
+            target.y = end1 < 0 ? 0.0f : __ldg(p().targets + end1);
+        }
+        return target;
+    }
+};
+
+// Both blocks of the cluster have finished a piece: its slots may be written again.
+template <class R> __device__ __forceinline__ void piece_boundary() {
+    fence_async_proxy(); // ordinary accesses before bulk copies into the same slots
+    if (R::kLayers == 2) {
+        cluster_barrier();
+    } else {
+        __syncthreads();
+    }
+}
+
+// Forward over all pieces of this block. On return `hidden` is the last tile's last h, `keep` and
+// `target` are the last tile's; what the others' heads need is in scratch.
+template <class R>
+__device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th,
+                                             const Batch &batch, int tiles, KeepBits &keep,
+                                             float2 &target, float (&hidden)[2]) {
+    const int segments = trainer.launch.plan.segments;
+    const int features = trainer.p().shape.features;
+    ForwardWeights<R> weights;
+    load_forward_weights<R>(
+        weights, th, trainer.template memory<uint32_t>(trainer.launch.workspace.forward_weights),
+        trainer.parameters(), features);
+#pragma unroll 1
+    for (int k = 0; k < tiles; ++k) {
+        const int tile = trainer.cluster() + k * trainer.clusters();
+        if (k > 0) {
+            target = trainer.gather(th, batch, tile);
+            keep = trainer.keep_bits(th, batch.index, tile);
+        }
+        float cell[2] = {0.0f, 0.0f};
+#pragma unroll 1
+        for (int index = 0; index < segments; ++index) {
+            const bool last = k + 1 == tiles && index + 1 == segments;
+            const Segment segment = trainer.segment(tile, index, !last);
+            if (segments > 1) {
+                if (R::kFirst && index > 0) {
+                    trainer.load_input(th, segment);
+                }
+                // h before the segment: 0, or what the one before left behind its last slot.
+                for (int i = th.id * 16; i < R::kTileBytes; i += R::kThreads * 16) {
+                    store_shared16(th.slots + R::kPrevious + i,
+                                   index > 0 ? load_shared16(th.tail + i)
+                                             : make_uint4(0, 0, 0, 0));
+                }
+            }
+            if (!R::kFirst && th.id < segment.count) {
+                barrier_expect(th.full + 8 * th.id, R::kTileBytes);
+            }
+            __syncthreads(); // x and h of the first slot
+            forward_segment<R>(th, weights, segment, keep, features > 16, cell, hidden);
+            if (!last) {
+                piece_boundary<R>();
+            }
+        }
+        if (R::kLast) {
+            store_tile_statistics(
+                th, hidden, rows_in_tile(tile, batch),
+                trainer.template memory<float2>(trainer.launch.workspace.statistics) +
+                    tile * R::kHidden);
+            if (k + 1 < tiles) {
+                *trainer.cell_scratch(th, tile, 0) = make_float2(hidden[0], hidden[1]);
+                *trainer.cell_scratch(th, tile, 2) = target;
+            }
+        }
+    }
+}
+
+// The head of all tiles of this block: over the first grid barrier and the second. `dz` is the last
+// tile's on return.
+template <class R>
+__device__ __forceinline__ void head_pass(const Trainer<R> &trainer, Thread &th,
+                                          const Batch &batch, int tiles,
+                                          const GridBarrier &barrier, unsigned heads,
+                                          const float2 &last_target, const float (&last_hidden)[2],
+                                          float (&dz)[2]) {
+    using L = typename R::L;
+    const auto &p = trainer.p();
+    const auto &workspace = trainer.launch.workspace;
+    HeadShared<L> &shared = trainer.shared.head;
+    const auto *statistics = trainer.template memory<const float2>(workspace.statistics);
+    auto *sums = trainer.template memory<float2>(workspace.sums);
+    auto *head = trainer.template memory<float>(workspace.head);
+    const float *weights =
+        trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
+    const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
+    const bool writer = trainer.cluster() == 0;
+
+    barrier.arrive(th.id);
+    barrier.wait(th.id, barrier.base + heads);
+    combine_statistics<L>(th, shared, batch, statistics, p, writer,
+                          p.running_mean + trainer.model() * R::kHidden,
+                          p.running_var + trainer.model() * R::kHidden);
+#pragma unroll 1
+    for (int k = 0; k < tiles; ++k) {
+        const int tile = trainer.cluster() + k * trainer.clusters();
+        const bool last = k + 1 == tiles;
+        float2 target = last_target;
+        float hidden[2] = {last_hidden[0], last_hidden[1]};
+        if (!last) {
+            const float2 h = *trainer.cell_scratch(th, tile, 0);
+            hidden[0] = h.x, hidden[1] = h.y;
+            target = *trainer.cell_scratch(th, tile, 2);
+        }
+        head_tile<L>(th, shared, batch, tile, hidden, target, weight, bias, p.negative_slope, dz,
+                     sums, head);
+        if (!last) {
+            *trainer.cell_scratch(th, tile, 1) = make_float2(dz[0], dz[1]);
+            __syncthreads(); // the next tile overwrites shared.output
+        }
+    }
+    barrier.arrive(th.id);
+    barrier.wait(th.id, barrier.base + 2 * heads);
+    combine_sums<L>(th, shared, batch, sums);
+    if (writer && th.warp() == 0) {
+        const float loss = mean_squared_error<L>(th, batch, head);
+        if (th.lane() == 0) {
+            p.losses[(int64_t)trainer.model() * p.steps + batch.index] = loss;
+        }
+    }
+}
+
+// Fetches a piece that waited in device memory; the slots are free.
+template <class R>
+__device__ __forceinline__ void load_piece(const Thread &th, const Segment &segment) {
+    if (th.id == 0) {
+        bulk_store_wait(); // forward's copies of it, by this same thread
+        for (int t = segment.count - 1; t >= 0; --t) {
+            barrier_expect(th.loaded + 8 * t, R::kSlotBytes);
+            bulk_load(th.slots + t * R::kSlotBytes, segment.memory + t * R::kSlotBytes,
+                      R::kSlotBytes, th.loaded + 8 * t);
+        }
+    }
+}
+
+// Backward over all pieces, last first: that one is still in shared memory. True when a weight
+// gradient is not finite.
+template <class R>
+__device__ __forceinline__ bool backward_pass(const Trainer<R> &trainer, Thread &th,
+                                              const Batch &batch, int tiles, KeepBits keep,
+                                              BackwardWeights<R> &weights, float (&hidden)[2],
+                                              float (&dz)[2]) {
+    using L = typename R::L;
+    const auto &workspace = trainer.launch.workspace;
+    const int segments = trainer.launch.plan.segments, pieces = tiles * segments;
+    const int features = trainer.p().shape.features;
+    const auto tile_of = [&](int n) {
+        return trainer.cluster() + n / segments * trainer.clusters();
+    };
+    bool overflow = false;
+    BackwardState state = {};
+#pragma unroll 1
+    for (int n = pieces - 1; n >= 0; --n) {
+        const int tile = tile_of(n), index = n % segments;
+        const bool top = index + 1 == segments; // backward enters the tile here
+        if (top) {
+            state = {};
+            if (n + 1 < pieces) {
+                keep = trainer.keep_bits(th, batch.index, tile);
+            }
+            if (R::kLast) {
+                if (n + 1 < pieces) {
+                    const float2 h = *trainer.cell_scratch(th, tile, 0);
+                    const float2 z = *trainer.cell_scratch(th, tile, 1);
+                    hidden[0] = h.x, hidden[1] = h.y, dz[0] = z.x, dz[1] = z.y;
+                }
+                head_gradient<L>(th, trainer.shared.head, batch, tile, hidden, dz,
+                                 trainer.shared.scale.scale, state.dh);
+            }
+        }
+        const Segment segment = trainer.segment(tile, index, n + 1 < pieces);
+        if (R::kReceivesGradient && th.id < segment.count) {
+            barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
+        }
+        state.bias[0] = state.bias[1] = state.bias[2] = state.bias[3] = 0.0f;
+        backward_segment<R>(th, weights, segment, keep, top, state);
+        const int piece = trainer.piece(tile, index);
+        store_bias_gradient<R>(th, state,
+                               trainer.template memory<float>(workspace.bias) +
+                                   (piece * R::kLayers + R::kLayer) * R::kThreads);
+        __syncthreads(); // d(gates) of the last time step are in its slot
+        overflow |= weight_gradient<R>(th, segment.count, features,
+                                       trainer.template memory<uint32_t>(workspace.partial) +
+                                           (size_t)piece * partial_words<L>(features, R::kLayers));
+        if (n > 0) {
+            piece_boundary<R>();
+            load_piece<R>(th, trainer.segment(tile_of(n - 1), (n - 1) % segments, true));
+            // Again, so that they need not stay in registers beside the weight gradients.
+            load_backward_weights<R>(
+                weights, th, trainer.template memory<uint32_t>(workspace.backward_weights));
+        }
+    }
+    return overflow;
+}
+
+// This block's share of the update after step `batch.index`, which did not overflow.
+template <class R>
+__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
+                                       const Batch &batch) {
+    using L = typename R::L;
+    using Op = typename R::Operand;
+    const int features = trainer.p().shape.features;
+    const int words = partial_words<L>(features, R::kLayers);
+    const int thread = (int)blockIdx.x * R::kThreads + computed_here(th.id);
+    const int threads = (int)gridDim.x * R::kThreads;
+    const int pieces = batch.tiles() * trainer.launch.plan.segments;
+    const LossScale &scale = trainer.shared.scale;
+    const Adam adam = adam_of_step(trainer.launch, trainer.shared.learning_rate, scale.scale,
+                                   trainer.p().first_step + batch.index + 1 - scale.skipped);
+    const ModelState state = trainer.state();
+    if (threads >= words) {
+        update_weights<L, Op, 1>(state, adam, words, features, pieces, thread, threads);
+    } else {
+        update_weights<L, Op, 4>(state, adam, words, features, pieces, thread, threads);
+    }
+    // The threads that had no pair begin with the vectors.
+    update_vectors<L>(state, adam, R::kLayers, features, batch.tiles(), pieces,
+                      (thread + threads - words % threads) % threads, threads);
+}
+
+// A block's whole life: p.steps optimiser steps of its part of its model.
+template <class R>
+__device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
+                                          BlockShared<typename R::L> &shared) {
+    using L = typename R::L;
+    using Op = typename R::Operand;
+    const Trainer<R> trainer = {launch, shared};
+    const auto &p = launch.p;
+    auto *counter = (unsigned *)((uint8_t *)p.workspace + blockIdx.y * kCounterBytes);
+    volatile unsigned *overflow_step = counter + 16; // number of the launch's step, from 1
+    GridBarrier barrier = {counter, 0};
+
+    if (th.id == 0) {
+        trainer.load_model();
+    }
+    pack_weights<L, Op>(trainer.state(), partial_words<L>(p.shape.features, R::kLayers),
+                        p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
+                        (int)gridDim.x * R::kThreads);
+    barrier.arrive(th.id); // also: the block's threads see the model
+    Batch batch = trainer.batch(0);
+    float2 target = trainer.gather(th, batch, trainer.cluster());
+    KeepBits keep = trainer.keep_bits(th, 0, trainer.cluster());
+    barrier.base = gridDim.x;
+    barrier.wait(th.id, barrier.base); // all weights are packed; all blocks have read the scale
+
+#pragma unroll 1
+    while (true) {
+        // Clusters with a tile, and what the counter shows when all their gradients are written.
+        const unsigned heads = min(trainer.clusters(), batch.tiles());
+        const unsigned gradients = barrier.base + (2 + R::kLayers) * heads;
+        const int tiles = batch.tiles_of(trainer.cluster(), trainer.clusters());
+        if (tiles > 0) {
+            float hidden[2], dz[2];
+            forward_pass<R>(trainer, th, batch, tiles, keep, target, hidden);
+            BackwardWeights<R> weights; // they arrive while the grid meets
+            load_backward_weights<R>(
+                weights, th, trainer.template memory<uint32_t>(launch.workspace.backward_weights));
+            if (R::kLast) {
+                head_pass<R>(trainer, th, batch, tiles, barrier, heads, target, hidden, dz);
+            }
+            if (backward_pass<R>(trainer, th, batch, tiles, keep, weights, hidden, dz)) {
+                *overflow_step = batch.index + 1;
+            }
+            barrier.arrive(th.id);
+        }
+        barrier.wait(th.id, gradients);
+        const bool overflow = Op::kScaled && *overflow_step == (unsigned)(batch.index + 1);
+        if (!overflow) {
+            update<R>(trainer, th, batch);
+        }
+        barrier.arrive(th.id); // also: no thread of the block reads the old scale any more
+        if (th.id == 0) {
+            shared.scale.step_done(overflow, trainer.first_scale());
+        }
+        if (batch.index + 1 == p.steps) {
+            break;
+        }
+        batch = trainer.batch(batch.index + 1);
+        target = trainer.gather(th, batch, trainer.cluster());
+        keep = trainer.keep_bits(th, batch.index, trainer.cluster());
+        barrier.base = gradients + gridDim.x;
+        barrier.wait(th.id, barrier.base);
+    }
+    if (Op::kScaled && blockIdx.x == 0 && th.id == 0) {
+        float *scale_state = p.scale_state + 3 * trainer.model();
+        scale_state[0] = shared.scale.scale;
+        scale_state[1] = (float)shared.scale.good;
+        scale_state[2] = (float)shared.scale.skipped;
+    }
+}
+
+template <int kHidden, class Op, int kLayers>
+__global__ void __launch_bounds__(4 * kHidden, 1)
+    lstm_train_kernel(const __grid_constant__ Launch launch) {
+    using L = Layout<kHidden>;
+    extern __shared__ __align__(128) uint8_t slots[];
+    __shared__ BlockShared<L> shared;
+
+    const bool first = kLayers == 1 || blockIdx.x % 2 == 0;
+    const int slot_bytes = first ? Role<L, Op, true, false>::kSlotBytes
+                                 : Role<L, Op, false, true>::kSlotBytes;
+    Thread th;
+    th.id = (int)threadIdx.x;
+    th.full = shared_address(shared.full);
+    th.loaded = shared_address(shared.loaded);
+    th.full_phase = th.loaded_phase = 0;
+    th.slots = shared_address(slots);
+    th.tail = th.slots + launch.plan.segment_steps * slot_bytes;
+    th.input_gradient = th.tail + L::kTileBytes;
+
+    // x beyond its features and h before the first time step stay zero.
+    for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {
+        store_shared16(th.slots + i, make_uint4(0, 0, 0, 0));
+    }
+    if (th.id < kMaxSegment) {
+        barrier_init(th.full + 8 * th.id);
+        barrier_init(th.loaded + 8 * th.id);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads(); // zeros and barriers, for the whole block
+    if constexpr (kLayers == 2) {
+        cluster_barrier(); // the other block may send only when the barriers are there
+        if (first) {
+            run_block<Role<L, Op, true, false>>(launch, th, shared);
+        } else {
+            run_block<Role<L, Op, false, true>>(launch, th, shared);
+        }
+        cluster_barrier(); // neither block leaves while the other may still send to it
+    } else {
+        run_block<Role<L, Op, true, true>>(launch, th, shared);
+    }
+}
+
+} // namespace rp_lstm

@@ -1,0 +1,182 @@
+// Hopper's instructions that CUDA C++ has no name for, as functions. Shared-memory addresses are
+// 32-bit (of the shared window), as the instructions take them.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+namespace rp_lstm {
+
+__device__ __forceinline__ uint32_t shared_address(const void *pointer) {
+    return (uint32_t)__cvta_generic_to_shared(pointer);
+}
+
+// The same value, but unknown to the compiler: what depends on it is computed here and now, not
+// hoisted out of the loop over steps and held in registers for the whole life of the block.
+__device__ __forceinline__ int computed_here(int v) {
+    asm volatile("" : "+r"(v));
+    return v;
+}
+
+// ---- Shared memory ------------------------------------------------------------------------------
+__device__ __forceinline__ uint4 load_shared16(uint32_t address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3},[%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(address));
+    return v;
+}
+__device__ __forceinline__ float2 load_shared_float2(uint32_t address) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0,%1},[%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+    return v;
+}
+__device__ __forceinline__ void store_shared16(uint32_t address, uint4 v) {
+    asm volatile("st.shared.v4.u32 [%0],{%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
+                 "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+__device__ __forceinline__ void store_shared8(uint32_t address, uint32_t x, uint32_t y) {
+    asm volatile("st.shared.v2.u32 [%0],{%1,%2};" ::"r"(address), "r"(x), "r"(y) : "memory");
+}
+__device__ __forceinline__ void store_shared_float2(uint32_t address, float x, float y) {
+    asm volatile("st.shared.v2.f32 [%0],{%1,%2};" ::"r"(address), "f"(x), "f"(y) : "memory");
+}
+// The two halves of `pair` go to two addresses.
+__device__ __forceinline__ void store_shared_halves(uint32_t low, uint32_t high, uint32_t pair) {
+    asm volatile("{.reg .b16 a,b; mov.b32 {a,b},%2; st.shared.b16 [%0],a; st.shared.b16 [%1],b;}"
+                 ::"r"(low), "r"(high), "r"(pair)
+                 : "memory");
+}
+__device__ __forceinline__ void store_shared_half(uint32_t address, uint16_t v) {
+    asm volatile("st.shared.b16 [%0],%1;" ::"r"(address), "h"(v) : "memory");
+}
+// Four 8x8 tiles of 16-bit elements, transposed; lane l gives the address of row l%8 of tile l/8.
+__device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3},[%4];"
+                 : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// ---- Barriers in shared memory: one arrival and a number of bytes complete a phase ---------------
+__device__ __forceinline__ void barrier_init(uint32_t barrier) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0],1;" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
+    asm volatile("{.reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s,[%0],%1;}" ::"r"(
+                     barrier),
+                 "r"(bytes)
+                 : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+    asm volatile("{\n.reg .pred p;\nWAIT_%=:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n@!p bra WAIT_%=;\n}" ::"r"(
+                     barrier),
+                 "r"(parity)
+                 : "memory");
+}
+
+// ---- The other block of the cluster --------------------------------------------------------------
+__device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t rank) {
+    uint32_t remote;
+    asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+__device__ __forceinline__ void send4(uint32_t address, uint32_t v, uint32_t barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0],%1,[%2];" ::"r"(
+                     address),
+                 "r"(v), "r"(barrier)
+                 : "memory");
+}
+__device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32_t barrier) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0],{%1,%2},[%3];" ::"r"(
+            address),
+        "f"(x), "f"(y), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
+                 ::: "memory");
+}
+
+// ---- Bulk copies between shared and device memory ------------------------------------------------
+__device__ __forceinline__ void fence_async_proxy() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+__device__ __forceinline__ void bulk_load(uint32_t shared, const void *global, uint32_t bytes,
+                                          uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0],[%1],%2,[%3];" ::"r"(shared),
+                 "l"(global), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+__device__ __forceinline__ void bulk_store(void *global, uint32_t shared, uint32_t bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0],[%1],%2;\n"
+                 "cp.async.bulk.commit_group;" ::"l"(global),
+                 "r"(shared), "r"(bytes)
+                 : "memory");
+}
+// This thread's bulk stores have read their source / have been written.
+__device__ __forceinline__ void bulk_store_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+__device__ __forceinline__ void bulk_store_wait() {
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+// ---- Arithmetic ----------------------------------------------------------------------------------
+__device__ __forceinline__ float tanh_fast(float x) {
+    float y;
+    asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// sigmoid(2x): the caller halves the argument (weights and biases of i, f and o are stored halved).
+__device__ __forceinline__ float sigmoid_of_double(float x) {
+    return fmaf(tanh_fast(x), 0.5f, 0.5f);
+}
+__device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+__device__ __forceinline__ float2 unpack_fp16(uint32_t pair) {
+    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+}
+
+// A matrix operand of 16 bits: its conversion and D[16x8] += A[16x16] B[16x8].
+struct Fp16 {
+    static constexpr bool kScaled = true; // gradients need a loss scale
+    static __device__ __forceinline__ uint32_t pack(float low, float high) {
+        return pack_fp16(low, high);
+    }
+    static __device__ __forceinline__ float2 unpack(uint32_t pair) { return unpack_fp16(pair); }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                     "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+    }
+};
+struct Bf16 {
+    static constexpr bool kScaled = false; // float's range
+    static __device__ __forceinline__ uint32_t pack(float low, float high) {
+        uint32_t r;
+        asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+        return r;
+    }
+    static __device__ __forceinline__ float2 unpack(uint32_t pair) {
+        return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+    }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                     "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+    }
+};
+
+} // namespace rp_lstm

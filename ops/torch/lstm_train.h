@@ -1,0 +1,29 @@
+// What the implementations of rp::lstm_train_ share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/string_view.h>
+
+namespace rp_ops {
+
+// The sizes of one call, checked against its tensors.
+struct LstmTrainSizes {
+    int64_t models, features, parameters, rows;
+};
+
+// Tensors of rp::lstm_train_ in the schema's order.
+struct LstmTrainTensors {
+    at::Tensor &parameters, &exp_avg, &exp_avg_sq, &running_mean, &running_var, &losses,
+        &scale_state;
+    const at::Tensor &features, &targets, &window_ends;
+    const at::Tensor &window_ranges, &seeds, &learning_rates; // on the CPU
+};
+
+LstmTrainSizes check_lstm_train(const LstmTrainTensors &tensors, int64_t first_step, int64_t steps,
+                                int64_t batch, int64_t time_steps, int64_t hidden, int64_t layers,
+                                double dropout);
+
+// A training batch of one row has no variance; torch refuses it as well.
+void check_batches_have_two_rows(const at::Tensor &window_ranges, int64_t batch);
+
+} // namespace rp_ops
