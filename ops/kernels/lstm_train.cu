@@ -11,8 +11,8 @@ using namespace rp_lstm;
 
 namespace {
 
-constexpr size_t kSharedBytes = 227 * 1024; // of a block on Hopper
-constexpr size_t kStaticSharedBytes = 6 * 1024; // head and barriers, rounded up
+constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
+constexpr size_t kStaticSharedBytes = 14 * 1024; // BlockShared, rounded up
 constexpr int kMaxBatch = 1 << 14; // a piece's weight gradients take 100 KB of device memory
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
@@ -34,8 +34,7 @@ template <class L> size_t shared_bytes(int slots, int layers) {
                        : std::max(Lower::shared_bytes(slots), Upper::shared_bytes(slots));
 }
 template <class L> size_t slot_stride() {
-    return std::max(Role<L, Fp16, true, false>::kSlotBytes,
-                    Role<L, Fp16, false, true>::kSlotBytes);
+    return std::max(Role<L, Fp16, true, false>::kSlotBytes, Role<L, Fp16, false, true>::kSlotBytes);
 }
 
 // Segments of equal length, as few as fit in shared memory.
@@ -66,7 +65,7 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     w.statistics = take(tiles * L::kHidden * sizeof(float2));
     w.sums = take(tiles * L::kHidden * sizeof(float2));
     w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
-    w.rows = take(tiles * 3 * L::kThreads * sizeof(float2));
+    w.cells = take(tiles * kCellScratch * L::kThreads * sizeof(float2));
     w.bias = take(pieces * shape.layers * L::kThreads * sizeof(float));
     w.partial = take(4 * pieces * partial_words<L>(shape.features, shape.layers));
     w.spill = take(plan.spills ? pieces * shape.layers * plan.segment_steps * slot_stride<L>() : 0);
@@ -161,8 +160,8 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     return cudaSuccess;
 }
 
-cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params,
-                                 const rp_lstm_train_plan *plan, cudaStream_t stream) {
+cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_lstm_train_plan *plan,
+                                 cudaStream_t stream) {
     const rp_lstm_train_shape &shape = params->shape;
     Launch launch = {};
     launch.p = *params;
@@ -174,7 +173,14 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params,
     for (int first = 0; first < shape.models; first += plan->models_per_launch) {
         const int models = std::min(plan->models_per_launch, shape.models - first);
         launch.model = first;
-        cudaError_t error = cudaMemsetAsync(params->workspace, 0, models * kCounterBytes, stream);
+        // Counters, and the fragments of x, whose unused features must be zero.
+        uint8_t *memory = (uint8_t *)params->workspace;
+        cudaError_t error = cudaMemsetAsync(memory, 0, models * kCounterBytes, stream);
+        if (error == cudaSuccess) {
+            error = cudaMemset2DAsync(memory + plan->models_per_launch * kCounterBytes +
+                                          launch.workspace.forward_weights,
+                                      plan->model_bytes, 0, 4 * 64 * shape.hidden, models, stream);
+        }
         if (error != cudaSuccess) {
             return error;
         }

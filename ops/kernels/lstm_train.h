@@ -89,8 +89,8 @@ float rp_lstm_train_first_scale(const rp_lstm_train_shape *shape);
 /* Asks the current device how many clusters it holds at once. */
 cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_train_shape *shape);
 
-cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params,
-                                 const rp_lstm_train_plan *plan, cudaStream_t stream);
+cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_lstm_train_plan *plan,
+                                 cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -20,8 +20,8 @@ template <class R>
 __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, const Thread &th,
                                                       const uint32_t *packed) {
     constexpr int kCount = R::kBackwardGroups * (R::kFirst ? 1 : 2);
-    const uint4 *source =
-        (const uint4 *)(packed + (R::kFirst ? 0 : R::kPartWords)) + th.warp() * kCount * 32 + th.lane();
+    const uint4 *source = (const uint4 *)(packed + (R::kFirst ? 0 : R::kPartWords)) +
+                          th.warp() * kCount * 32 + th.lane();
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
         w.fragment[R::kFirst ? i : i >> 1][R::kFirst ? 0 : i & 1] = __ldcg(source + i * 32);
@@ -31,24 +31,21 @@ __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, con
 // What a thread carries from one time step to the one before, over segments too.
 struct BackwardState {
     float dh[2], dc[2];
-    float cell[2];      // c of the time step to come
-    float bias[4];      // sum of d(gates) of unit, float
+    float cell[2]; // c of the time step to come
+    float bias[4]; // sum of d(gates) of unit, float
 };
 
-template <class R>
+// kCopied: the slots come from device memory, each announced by its barrier.
+template <class R, bool kCopied>
 __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeights<R> &w,
                                                  const Segment &segment, const KeepBits &keep,
                                                  bool top, BackwardState &state) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kBackwardGroups, kHalf = kGroups / 2;
-    const int row0 = 2 * th.q(), row1 = row0 + 1, in_half = th.unit() & 31;
-    const uint32_t half = (th.unit() >> 5) * 2048; // tiles of 32 units: 8 rows of 256 bytes
-    const uint32_t store0 = half + row0 * 256 + ((in_half >> 1 ^ gate_swizzle(row0)) << 4) +
-                            (in_half & 1) * 8;
-    const uint32_t store1 = half + row1 * 256 + ((in_half >> 1 ^ gate_swizzle(row1)) << 4) +
-                            (in_half & 1) * 8;
-    const uint32_t even = th.g() * 256 + ((th.q() ^ gate_swizzle(th.g())) << 4);
-    const uint32_t odd = th.g() * 256 + (((4 + th.q()) ^ gate_swizzle(th.g())) << 4);
+    const int row0 = 2 * th.q(), in_half = th.unit() & 31; // tiles of 32 units: 8 rows of 256 bytes
+    const uint32_t store0 = (th.unit() >> 5) * 2048 + row0 * 256 +
+                            ((in_half >> 1 ^ gate_swizzle(row0)) << 4) + (in_half & 1) * 8;
+    const uint32_t fragment = th.g() * 256 + ((th.q() ^ gate_swizzle(th.g())) << 4);
     using Below = Role<typename R::L, Op, true, false>;
     const uint32_t below =
         R::kSendsGradient ? address_in_block(th.input_gradient, 0) + th.id * 8 : 0;
@@ -60,7 +57,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     float2 previous_cell;
     auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
-        if (segment.spill) {
+        if (kCopied) {
             barrier_wait(th.loaded + 8 * t, th.loaded_phase >> t & 1);
             th.loaded_phase ^= 1u << t;
         }
@@ -87,7 +84,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             state.cell[e] = before[e];
         }
     };
-    auto receive = [&](int t, float (&dx)[2]) {
+    auto receive = [&](int t, float(&dx)[2]) {
         barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
         th.full_phase ^= 1u << t;
         const float2 v =
@@ -120,8 +117,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             d[e][2] = dc * to_g[e];
             d[e][3] = state.dh[e] * to_o[e];
             state.dc[e] = dc * forget[e];
-            store_shared8(slot + (e ? store1 : store0), Op::pack(d[e][0], d[e][1]),
-                          Op::pack(d[e][2], d[e][3]));
+            store_shared8(e ? ((slot + store0) ^ R::kOddRow) + 256 : slot + store0,
+                          Op::pack(d[e][0], d[e][1]), Op::pack(d[e][2], d[e][3]));
         }
         const bool product = R::kSendsGradient || segment.first + t > 0;
         if (!product) {
@@ -137,7 +134,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
 #pragma unroll
             for (int j = 0; j < kHalf; ++j) {
                 const int group = part * kHalf + j; // 4 groups of 32 k in a row of 256 bytes
-                b[j] = load_shared16(slot + (group >> 2) * 2048 + (group & 1 ? odd : even) +
+                b[j] = load_shared16(((slot + fragment) ^ (group & 1) << 6) + (group >> 2) * 2048 +
                                      (group >> 1 & 1) * 128);
             }
         };
@@ -164,11 +161,11 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         for (int k = 0; k < 4; ++k) {
             chain[k][0] = chain[k][1] = chain[k][2] = chain[k][3] = 0.0f;
         }
-        if (t > 0) { // nobody waits for these: they fill the time of the loads above
-            coefficients(false);
-            if (t > 1) {
-                load(t - 2);
-            }
+        // Nobody waits for these: they fill the time of the loads above. (At t = 0 they are of no
+        // use and do no harm: c(t-1) of slot 0 stays what it is.)
+        coefficients(false);
+        if (!kCopied || t > 1) {
+            load(max(t - 2, 0));
         }
         multiply_half(0, b0);
 #pragma unroll
@@ -208,11 +205,12 @@ __device__ __forceinline__ void store_bias_gradient(const Thread &th, const Back
 }
 
 // d(W) [4H][columns] = sum over the segment's time steps and rows of d(gates)^T [x | h(t-1)], by
-// mma with k = 2 time steps x 8 rows; to `partial` in fragment order. True when a number in it is
-// not finite (fp16 only).
+// mma with k = 2 time steps x 8 rows; to `partial` in fragment order. fp16: when a number in it is
+// not finite, *overflow = stamp.
 template <class R>
-__device__ __forceinline__ bool weight_gradient(Thread th, int count, int features,
-                                                uint32_t *partial) {
+__device__ __forceinline__ void weight_gradient(Thread th, int count, int features,
+                                                uint32_t *partial, unsigned *overflow,
+                                                unsigned stamp) {
     using Op = typename R::Operand;
     th.id = computed_here(th.id);
     constexpr int kPairs = R::kHidden / (R::kFirst ? 32 : 16); // of 8-column blocks, of a warp
@@ -235,40 +233,35 @@ __device__ __forceinline__ bool weight_gradient(Thread th, int count, int featur
             z[0] = z[1] = z[2] = z[3] = 0.0f;
         }
     }
-    const uint32_t gates =
-        th.slots + (row_group >> 1) * 2048 + row * 256; // 64 gate rows: half of a 128-wide tile
+    // Bases of chunk 0 of this lane's row; the chunk's number is XORed in, as slots begin on 128
+    // bytes. 64 gate rows are half of a 128-wide tile.
+    const uint32_t gates = th.slots + (row_group >> 1) * 2048 + row * 256 + (row_group & 1) * 128 +
+                           (((matrix & 1) ^ gate_swizzle(row)) << 4);
     const uint32_t tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput) +
-                          row * R::kTileRow;
+                          row * R::kTileRow +
+                          (((first_block | matrix >> 1) ^ R::swizzle(row)) << 4);
     const uint32_t input = th.slots + R::kInput + row * 64 + ((2 * side + (matrix >> 1)) << 4);
-#pragma unroll 1
-    for (int t = 0; t < count; t += 2) {
-        const bool single = t + 1 == count; // the second time step of the pair is zero
-        const uint32_t a_slot = (t + (single ? 0 : matrix >> 1)) * R::kSlotBytes;
-        const uint32_t b_slot = (t + (single ? 0 : matrix & 1)) * R::kSlotBytes;
-        uint32_t a[2][4], b[kPairs][4], x[4];
-        auto load_gates = [&](int m) {
-            const int chunk = (row_group & 1) * 8 + 2 * m + (matrix & 1);
-            uint32_t(&v)[4] = a[m & 1];
-            load_matrix_transposed(gates + a_slot + ((chunk ^ gate_swizzle(row)) << 4), v);
-            v[2] = single ? 0 : v[2];
-            v[3] = single ? 0 : v[3];
-        };
+    // One mma depth: time steps t and t + 1, or t alone and zeros.
+    auto two_time_steps = [&](int t, auto alone) {
+        constexpr bool kAlone = decltype(alone)::value;
+        const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
+        const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
+        uint32_t a[4][4], b[kPairs][4], x[4];
 #pragma unroll
         for (int n = 0; n < kPairs; ++n) {
-            const int chunk = first_block + 2 * n + (matrix >> 1);
-            load_matrix_transposed(tile + b_slot + ((chunk ^ R::swizzle(row)) << 4), b[n]);
+            load_matrix_transposed((tile + b_slot) ^ n << 5, b[n]);
         }
-        if (has_input) {
-            load_matrix_transposed(input + b_slot, x);
-        }
-        load_gates(0);
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
-            if (m < 3) {
-                load_gates(m + 1);
-            }
-            const uint32_t(&v)[4] = a[m & 1];
-            const uint4 fragment = make_uint4(v[0], v[1], v[2], v[3]);
+            load_matrix_transposed((gates + a_slot) ^ m << 5, a[m]);
+        }
+        if (R::kFirst && has_input) {
+            load_matrix_transposed(input + b_slot, x);
+        }
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+            const uint4 fragment =
+                make_uint4(a[m][0], a[m][1], kAlone ? 0 : a[m][2], kAlone ? 0 : a[m][3]);
 #pragma unroll
             for (int n = 0; n < 2 * kPairs; ++n) {
                 Op::mma(sum[m][n], fragment, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
@@ -278,6 +271,13 @@ __device__ __forceinline__ bool weight_gradient(Thread th, int count, int featur
                 Op::mma(input_sum[R::kFirst ? m : 0][1], fragment, x[2], x[3]);
             }
         }
+    };
+#pragma unroll 1
+    for (int t = 0; t + 1 < count; t += 2) {
+        two_time_steps(t, std::false_type());
+    }
+    if (count & 1) {
+        two_time_steps(count - 1, std::true_type());
     }
 
     // Block c of 8 columns: [row group][16 rows][lane][2]. Layer 0: x, h; then layer 1: input, h.
@@ -291,8 +291,8 @@ __device__ __forceinline__ bool weight_gradient(Thread th, int count, int featur
             finite = __hfma2(*reinterpret_cast<const __half2 *>(&packed.x), zero, finite);
             finite = __hfma2(*reinterpret_cast<const __half2 *>(&packed.y), zero, finite);
         }
-        __stcg((uint2 *)partial +
-                   ((column_block * R::kRowGroups + row_group) * 4 + m) * 32 + th.lane(),
+        __stcg((uint2 *)partial + ((column_block * R::kRowGroups + row_group) * 4 + m) * 32 +
+                   th.lane(),
                packed);
     };
 #pragma unroll
@@ -313,7 +313,9 @@ __device__ __forceinline__ bool weight_gradient(Thread th, int count, int featur
             }
         }
     }
-    return !(__low2float(finite) == 0.0f && __high2float(finite) == 0.0f);
+    if (!(__low2float(finite) == 0.0f && __high2float(finite) == 0.0f)) {
+        __stcg(overflow, stamp);
+    }
 }
 
 } // namespace rp_lstm

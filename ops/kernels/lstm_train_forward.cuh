@@ -4,6 +4,8 @@
 //   g       = tanh   (W_x x(t) + W_h h(t-1) + b)     h(t) = o tanh(c(t))
 #pragma once
 
+#include <type_traits>
+
 #include "lstm_train_layout.cuh"
 
 namespace rp_lstm {
@@ -12,9 +14,9 @@ namespace rp_lstm {
 // units, rows 8-15 gate f; tile 1: g and o. So an accumulator pair holds i, f, g, o of unit g for
 // rows 2q and 2q+1, and the cell update needs no other thread.
 template <class R> struct ForwardWeights {
-    uint4 recurrent[R::kForwardGroups][2][2];                  // [32 k][16 k][tile]
-    uint4 input[R::kFirst ? 1 : R::kForwardGroups][2][2];      // the same
-    float bias[4];                                             // i, f and o halved
+    uint4 recurrent[R::kForwardGroups][2][2];             // [32 k][16 k][tile]
+    uint4 input[R::kFirst ? 1 : R::kForwardGroups][2][2]; // the same
+    float bias[4];                                        // i, f and o halved
 };
 
 template <class R>
@@ -49,30 +51,26 @@ struct KeepBits {
     uint64_t row[2];
     float scale;
     __device__ __forceinline__ float factor(int e, int time) const {
-        return row[e] >> time & 1u ? scale : 0.0f;
+        const uint32_t word = (uint32_t)(time < 32 ? row[e] : row[e] >> 32);
+        return word >> (time & 31) & 1u ? scale : 0.0f;
     }
 };
 
-// cell and hidden: c and h of the thread's two cells, carried from segment to segment.
-template <class R>
+// cell and hidden: c and h of the thread's two cells, carried from segment to segment. kCopies: the
+// slots are copied to segment.memory as well.
+template <class R, bool kCopies>
 __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
                                                 const Segment &segment, const KeepBits &keep,
                                                 bool wide, float (&cell)[2], float (&hidden)[2]) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups;
-    const int row0 = 2 * th.q(), row1 = row0 + 1;
-    const uint32_t store0 =
-        row0 * R::kTileRow + ((th.warp() ^ R::swizzle(row0)) << 4) + th.g() * 2;
-    const uint32_t store1 =
-        row1 * R::kTileRow + ((th.warp() ^ R::swizzle(row1)) << 4) + th.g() * 2;
+    // Slots begin on 128 bytes, so that an XOR with the chunk's number works on whole addresses.
+    const int row0 = 2 * th.q();
+    const uint32_t store0 = row0 * R::kTileRow + ((th.warp() ^ R::swizzle(row0)) << 4) + th.g() * 2;
     const int pair_row = row0 + (th.g() & 1); // even units send row 2q, odd ones row 2q + 1
     const uint32_t send_offset =
         pair_row * R::kTileRow + ((th.warp() ^ R::swizzle(pair_row)) << 4) + (th.g() >> 1) * 4;
-    uint32_t fragment[kGroups];
-#pragma unroll
-    for (int j = 0; j < kGroups; ++j) {
-        fragment[j] = th.g() * R::kTileRow + (((4 * j + th.q()) ^ R::swizzle(th.g())) << 4);
-    }
+    const uint32_t fragment = th.g() * R::kTileRow + ((th.q() ^ R::swizzle(th.g())) << 4);
     const uint32_t input_fragment = th.g() * 64 + th.q() * 16;
     // The layer above keeps its slots at the same distance from its own first one.
     using Above = Role<typename R::L, Op, false, true>;
@@ -90,7 +88,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             th.full_phase ^= 1u << t;
 #pragma unroll
             for (int j = 0; j < kGroups; ++j) {
-                input[R::kFirst ? 0 : j] = load_shared16(slot + fragment[j]);
+                input[R::kFirst ? 0 : j] = load_shared16((slot + fragment) ^ j << 6);
             }
         }
     };
@@ -136,43 +134,39 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         }
         store_shared16(slot + th.id * 16, gates);
         store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
+        if (kCopies) {
+            uint8_t *copy = segment.memory + t * R::kSlotBytes;
+            __stcg((uint4 *)copy + th.id, gates);
+            __stcg((float2 *)(copy + R::kCell) + th.id,
+                   make_float2(previous_cell[0], previous_cell[1]));
+        }
     };
 
-    load_input(0);
-#pragma unroll 1
-    for (int t = 0; t < segment.count; ++t) {
+    auto time_step = [&](int t, auto first) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
-        if (segment.spill) {
-            fence_async_proxy(); // this thread's stores, for the bulk copy below
-        }
-        __syncthreads(); // h(t-1) of all warps is in this slot; slot t-2 is complete
-        if (segment.spill && t >= 2 && th.id == 0) {
-            bulk_store(segment.memory + (t - 2) * R::kSlotBytes,
-                       th.slots + (t - 2) * R::kSlotBytes, R::kSlotBytes);
-        }
-        const bool recurrent = segment.first + t > 0;
+        __syncthreads(); // h(t-1) of all warps is in this slot
         uint4 previous[kGroups];
-        if (recurrent) {
 #pragma unroll
-            for (int j = 0; j < kGroups; ++j) {
-                previous[j] = load_shared16(slot + R::kPrevious + fragment[j]);
-            }
+        for (int j = 0; j < kGroups; ++j) {
+            previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
         }
         input_product();
-        if (t > 0) {
+        if (kCopies && th.id * 16 < R::kSlotBytes - R::kPrevious) {
+            __stcg((uint4 *)(segment.memory + t * R::kSlotBytes + R::kPrevious) + th.id,
+                   load_shared16(slot + R::kPrevious + th.id * 16));
+        }
+        if (!decltype(first)::value) {
             save(t - 1);
         }
-        if (recurrent) {
 #pragma unroll
-            for (int j = 0; j < kGroups; ++j) {
+        for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
-                for (int m = 0; m < 2; ++m) {
-                    Op::mma(accumulator[0][m], w.recurrent[j][0][m], previous[j].x, previous[j].y);
-                }
+            for (int m = 0; m < 2; ++m) {
+                Op::mma(accumulator[0][m], w.recurrent[j][0][m], previous[j].x, previous[j].y);
+            }
 #pragma unroll
-                for (int m = 0; m < 2; ++m) {
-                    Op::mma(accumulator[1][m], w.recurrent[j][1][m], previous[j].z, previous[j].w);
-                }
+            for (int m = 0; m < 2; ++m) {
+                Op::mma(accumulator[1][m], w.recurrent[j][1][m], previous[j].z, previous[j].w);
             }
         }
         float i[2], f[2], g[2], o[2];
@@ -182,30 +176,29 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             g[e] = tanh_fast(accumulator[0][1][e] + accumulator[1][1][e]);
             f[e] = sigmoid_of_double(accumulator[0][0][2 + e] + accumulator[1][0][2 + e]);
             o[e] = sigmoid_of_double(accumulator[0][1][2 + e] + accumulator[1][1][2 + e]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
             previous_cell[e] = cell[e];
             cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
             hidden[e] = o[e] * tanh_fast(cell[e]);
         }
-        const uint32_t next =
-            t + 1 < segment.count ? slot + R::kSlotBytes + R::kPrevious : th.tail;
-        store_shared_halves(next + store0, next + store1, Op::pack(hidden[0], hidden[1]));
+        const uint32_t next = t + 1 < segment.count ? slot + R::kSlotBytes + R::kPrevious : th.tail;
+        store_shared_halves(next + store0, R::odd_row(next + store0),
+                            Op::pack(hidden[0], hidden[1]));
         gates = make_uint4(pack_fp16(i[0], i[1]), pack_fp16(f[0], f[1]), pack_fp16(g[0], g[1]),
                            pack_fp16(o[0], o[1]));
         if (t + 1 < segment.count) {
             load_input(t + 1);
         }
+    };
+    load_input(0);
+    time_step(0, std::true_type());
+#pragma unroll 1
+    for (int t = 1; t < segment.count; ++t) {
+        time_step(t, std::false_type());
     }
     save(segment.count - 1);
-    if (segment.spill) {
-        fence_async_proxy();
-        __syncthreads(); // the last two slots are complete
-        if (th.id == 0) {
-            const int done = segment.count > 2 ? segment.count - 2 : 0;
-            bulk_store(segment.memory + done * R::kSlotBytes, th.slots + done * R::kSlotBytes,
-                       (segment.count - done) * R::kSlotBytes);
-            bulk_store_wait_read(); // the next segment overwrites the slots
-        }
-    }
 }
 
 // x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.
@@ -214,16 +207,18 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
                                                    const Segment &segment, const float *features,
                                                    int width, int time_steps) {
     const int count = segment.count * width;
-    for (int i = th.id; i < kRows * count; i += R::kThreads) {
-        const int row = i / count, at = i - row * count;
-        const int t = at / width, f = at - t * width;
+    const float inv_width = 1.0f / (float)width;
+    for (int row = th.warp(); row < kRows; row += R::kWarps) {
         const int end = ends[row];
-        const float x =
-            end < 0 ? 0.0f
-                    : __ldg(features + ((int64_t)end + 1 - time_steps + segment.first) * width + at);
-        store_shared_half(th.slots + t * R::kSlotBytes + R::kInput + row * 64 +
-                              feature_place(f) * 2,
-                          (uint16_t)R::Operand::pack(x, 0.0f));
+        const float *source = features + ((int64_t)end + 1 - time_steps + segment.first) * width;
+        const uint32_t slot = th.slots + R::kInput + row * 64;
+#pragma unroll 4
+        for (int at = th.lane(); at < count; at += 32) {
+            const float x = end < 0 ? 0.0f : __ldg(source + at);
+            const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
+            store_shared_half(slot + t * R::kSlotBytes + feature_place(f) * 2,
+                              (uint16_t)R::Operand::pack(x, 0.0f));
+        }
     }
 }
 

@@ -43,8 +43,8 @@ __device__ __forceinline__ void store_tile_statistics(const Thread &th, const fl
 // Sums over tiles of value(tile, unit), split over the block's 4 groups of H threads; afterwards
 // the first H threads hold the totals of their unit.
 template <class L, class Value>
-__device__ __forceinline__ float2 sum_over_tiles(const Thread &th, HeadShared<L> &shared,
-                                                 int tiles, const Value &value) {
+__device__ __forceinline__ float2 sum_over_tiles(const Thread &th, HeadShared<L> &shared, int tiles,
+                                                 const Value &value) {
     const int unit = th.id % L::kHidden, group = th.id / L::kHidden;
     float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll 16
@@ -72,18 +72,17 @@ __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<
                                                    float *running_mean, float *running_var) {
     const int unit = th.id % L::kHidden;
     const float shift = __ldcg(statistics + unit).x; // of the first tile: keeps the sums small
-    const float2 total =
-        sum_over_tiles(th, shared, batch.tiles(), [&](int tile, int u) {
-            const float2 s = __ldcg(statistics + tile * L::kHidden + u);
-            const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
-            return make_float2(count * d, s.y + count * d * d);
-        });
+    const float2 total = sum_over_tiles(th, shared, batch.tiles(), [&](int tile, int u) {
+        const float2 s = __ldcg(statistics + tile * L::kHidden + u);
+        const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
+        return make_float2(count * d, s.y + count * d * d);
+    });
     if (th.id < L::kHidden) {
         const float rows = (float)batch.rows, offset = total.x / rows;
         const float mean = shift + offset;
         const float m2 = fmaxf(total.y - offset * offset * rows, 0.0f);
         shared.mean[unit] = mean;
-        shared.inv_std[unit] = 1.0f / sqrtf(m2 / rows + p.norm_eps);
+        shared.inv_std[unit] = rsqrtf(m2 / rows + p.norm_eps);
         if (writer) {
             running_mean[unit] += p.momentum * (mean - running_mean[unit]);
             running_var[unit] += p.momentum * (m2 / (rows - 1.0f) - running_var[unit]);
@@ -122,11 +121,10 @@ __device__ __forceinline__ float mean_squared_error(const Thread &th, const Batc
 
 // dz of the thread's two cells, and the tile's sums.
 template <class L>
-__device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &shared,
-                                          const Batch &batch, int tile, const float (&h)[2],
-                                          const float2 &target, float weight, float bias,
-                                          float negative_slope, float (&dz)[2], float2 *sums,
-                                          float *head) {
+__device__ __forceinline__ void
+head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
+          const float (&h)[2], const float2 &target, float weight, float bias, float negative_slope,
+          float (&dz)[2], float2 *sums, float *head) {
     const int rows = rows_in_tile(tile, batch);
     const float mean = shared.mean[th.unit()], inv_std = shared.inv_std[th.unit()];
     float xhat[2], slope[2];
@@ -143,6 +141,7 @@ __device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &share
         }
     }
     __syncthreads(); // all warps' parts of y
+    const float two_over_rows = 2.0f / (float)batch.rows;
     float error_sum = 0.0f, squared = 0.0f, dw = 0.0f, sum = 0.0f, sum_xhat = 0.0f;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
@@ -153,7 +152,7 @@ __device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &share
             y += shared.output[i][row];
         }
         const float error = row < rows ? y - (e ? target.y : target.x) : 0.0f;
-        const float dy = 2.0f * error / (float)batch.rows;
+        const float dy = error * two_over_rows;
         error_sum += dy;
         squared += error * error;
         dz[e] = dy * weight * slope[e];

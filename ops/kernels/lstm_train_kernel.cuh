@@ -40,7 +40,6 @@ namespace rp_lstm {
 // One counter a model that only grows; every block of the model knows what it must reach.
 struct GridBarrier {
     unsigned *counter;
-    unsigned base; // value when the current step began
 
     __device__ __forceinline__ void arrive(int thread) const {
         __syncthreads(); // the block's writes happen before thread 0's release
@@ -83,8 +82,15 @@ struct LossScale {
 template <class L> struct BlockShared {
     HeadShared<L> head;
     uint64_t full[kMaxSegment], loaded[kMaxSegment]; // mbarriers
-    int ends[kRows];                                 // last row of each window of the tile, or -1
+    // By parity of the step, so that the next one's can be found early. Last row of each window of
+    // the present tile, or -1; targets of its rows.
+    int ends[2][kRows];
+    float targets[2][kRows];
+    uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
+    float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
     LossScale scale;
+    Batch batch;
+    unsigned arrivals; // the grid barrier's count when the step began
     // of this block's model
     uint64_t seed;
     int64_t windows;
@@ -146,7 +152,8 @@ template <class R> struct Trainer {
         return {index, (int)(step / steps_per_epoch), (uint32_t)position,
                 (int)min(size, windows - position)};
     }
-    __device__ __forceinline__ Segment segment(int tile, int index, bool spill) const {
+    // `waits`: in device memory between forward and backward.
+    __device__ __forceinline__ Segment segment(int tile, int index, bool waits) const {
         // Both layers' slots have the room of the larger one in device memory.
         constexpr int kUpper = Role<L, typename R::Operand, false, true>::kSlotBytes;
         constexpr int kLower = Role<L, typename R::Operand, true, false>::kSlotBytes;
@@ -155,70 +162,92 @@ template <class R> struct Trainer {
         Segment s;
         s.first = index * steps;
         s.count = min(steps, p().shape.time_steps - s.first);
-        s.spill = spill;
-        s.memory = memory<uint8_t>(launch.workspace.spill +
-                                   (size_t)(piece(tile, index) * R::kLayers + R::kLayer) *
-                                       (steps * kRoom));
+        s.memory = !waits ? nullptr
+                          : memory<uint8_t>(launch.workspace.spill +
+                                            (size_t)(piece(tile, index) * R::kLayers + R::kLayer) *
+                                                (steps * kRoom));
         return s;
     }
     __device__ __forceinline__ int piece(int tile, int segment_index) const {
         return tile * launch.plan.segments + segment_index;
     }
-    // Scratch that a thread alone writes and reads: last h, dz and targets of its cells.
-    __device__ __forceinline__ float2 *cell_scratch(const Thread &th, int tile, int what) const {
-        return memory<float2>(launch.workspace.rows) + (tile * 3 + what) * R::kThreads + th.id;
+    __device__ __forceinline__ float2 &scratch(const Thread &th, int tile, CellScratch what) const {
+        return memory<float2>(
+            launch.workspace.cells)[(tile * kCellScratch + what) * R::kThreads + th.id];
+    }
+    // The same for the last tile of the step, in shared memory.
+    __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
+                                                    CellScratch what) const {
+        return last ? shared.last_tile[what][th.id] : scratch(th, tile, what);
     }
 
+    __device__ __forceinline__ bool drops() const {
+        return !R::kLast && rp_dropout_threshold(p().dropout) > 0;
+    }
+    __device__ __forceinline__ uint64_t keep_row(const Thread &th, int index, int tile,
+                                                 int e) const {
+        const uint32_t threshold = rp_dropout_threshold(p().dropout);
+        uint64_t keep = 0;
+#pragma unroll 1
+        for (int block = 0; block * 8 < p().shape.time_steps; ++block) {
+            const rp_philox_block draw = rp_dropout_block(shared.seed, p().first_step + index,
+                                                          (uint32_t)(tile * kRows + 2 * th.q() + e),
+                                                          0, (uint32_t)th.unit(), (uint32_t)block);
+            keep |= (uint64_t)rp_dropout_keep_bits(draw, threshold) << 8 * block;
+        }
+        return keep;
+    }
     __device__ __forceinline__ KeepBits keep_bits(const Thread &th, int index, int tile) const {
         KeepBits keep = {{~0ull, ~0ull}, 1.0f};
-        const uint32_t threshold = rp_dropout_threshold(p().dropout);
-        if (R::kLast || threshold == 0) {
-            return keep;
+        if (drops()) {
+            keep.row[0] = keep_row(th, index, tile, 0);
+            keep.row[1] = keep_row(th, index, tile, 1);
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
         }
-        keep.scale = rp_dropout_scale(threshold);
-        const int64_t step = p().first_step + index;
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            keep.row[e] = 0;
-#pragma unroll 1
-            for (int block = 0; block * 8 < p().shape.time_steps; ++block) {
-                const rp_philox_block draw = rp_dropout_block(
-                    shared.seed, step, (uint32_t)(tile * kRows + 2 * th.q() + e), 0,
-                    (uint32_t)th.unit(), (uint32_t)block);
-                keep.row[e] |= (uint64_t)rp_dropout_keep_bits(draw, threshold) << 8 * block;
-            }
+        return keep;
+    }
+    __device__ __forceinline__ KeepBits kept_bits(const Thread &th) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        if (drops()) {
+            keep.row[0] = shared.next_keep[0][th.id];
+            keep.row[1] = shared.next_keep[1][th.id];
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
         }
         return keep;
     }
 
-    __device__ __forceinline__ void load_input(const Thread &th, const Segment &segment) const {
-        load_segment_input<R>(th, shared.ends, segment, p().features, p().shape.features,
+    __device__ __forceinline__ void load_input(const Thread &th, int index,
+                                               const Segment &segment) const {
+        load_segment_input<R>(th, shared.ends[index & 1], segment, p().features, p().shape.features,
                               p().shape.time_steps);
     }
 
-    // Window ends of the tile's rows, x of its first segment, and the targets of the thread's rows.
-    __device__ __forceinline__ float2 gather(const Thread &th, const Batch &b, int tile) const {
-        if (th.id < kRows) {
-            const int row = tile * kRows + th.id;
-            int end = -1;
-            if (row < b.rows) {
-                const rp_order_key key =
-                    rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
-                end = __ldg(shared.window_ends + rp_order(b.position + row, &key));
-            }
-            shared.ends[th.id] = end;
+    // Window ends and targets of the tile's rows; by 8 threads of warp 1, since warp 0 may be
+    // waiting for the grid. A barrier must follow before they are read.
+    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int tile) const {
+        const int row = th.id - 32;
+        if (row < 0 || row >= kRows) {
+            return;
         }
-        __syncthreads(); // ends, for the whole block
-        if (R::kFirst) {
-            load_input(th, segment(tile, 0, false));
+        int end = -1;
+        if (tile * kRows + row < b.rows) {
+            const rp_order_key key =
+                rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
+            end = __ldg(shared.window_ends + rp_order(b.position + tile * kRows + row, &key));
         }
-        float2 target = make_float2(0.0f, 0.0f);
-        if (R::kLast) {
-            const int end0 = shared.ends[2 * th.q()], end1 = shared.ends[2 * th.q() + 1];
-            target.x = end0 < 0 ? 0.0f : __ldg(p().targets + end0);
-            target.y = end1 < 0 ? 0.0f : __ldg(p().targets + end1);
+        shared.ends[b.index & 1][row] = end;
+        shared.targets[b.index & 1][row] = end < 0 ? 0.0f : __ldg(p().targets + end);
+    }
+    // What the next step needs and this one does not hold: done while this block would wait.
+    __device__ __forceinline__ void look_ahead(const Thread &th, int index) const {
+        if (index >= p().steps) {
+            return;
         }
-        return target;
+        find_windows(th, batch(index), cluster());
+        if (drops()) {
+            shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
+            shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);
+        }
     }
 };
 
@@ -232,12 +261,12 @@ template <class R> __device__ __forceinline__ void piece_boundary() {
     }
 }
 
-// Forward over all pieces of this block. On return `hidden` is the last tile's last h, `keep` and
-// `target` are the last tile's; what the others' heads need is in scratch.
+// Forward over all pieces of this block; what their heads need is in scratch. On return `keep` is
+// the last tile's.
 template <class R>
-__device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th,
-                                             const Batch &batch, int tiles, KeepBits &keep,
-                                             float2 &target, float (&hidden)[2]) {
+__device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
+                                             KeepBits &keep) {
+    const Batch batch = trainer.shared.batch;
     const int segments = trainer.launch.plan.segments;
     const int features = trainer.p().shape.features;
     ForwardWeights<R> weights;
@@ -248,58 +277,63 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.cluster() + k * trainer.clusters();
         if (k > 0) {
-            target = trainer.gather(th, batch, tile);
+            trainer.find_windows(th, batch, tile);
             keep = trainer.keep_bits(th, batch.index, tile);
+            __syncthreads(); // the windows, for the whole block
+            if (R::kFirst) {
+                trainer.load_input(th, batch.index, trainer.segment(tile, 0, false));
+            }
         }
-        float cell[2] = {0.0f, 0.0f};
+        float cell[2] = {0.0f, 0.0f}, hidden[2];
 #pragma unroll 1
         for (int index = 0; index < segments; ++index) {
             const bool last = k + 1 == tiles && index + 1 == segments;
             const Segment segment = trainer.segment(tile, index, !last);
             if (segments > 1) {
                 if (R::kFirst && index > 0) {
-                    trainer.load_input(th, segment);
+                    trainer.load_input(th, batch.index, segment);
                 }
                 // h before the segment: 0, or what the one before left behind its last slot.
                 for (int i = th.id * 16; i < R::kTileBytes; i += R::kThreads * 16) {
                     store_shared16(th.slots + R::kPrevious + i,
-                                   index > 0 ? load_shared16(th.tail + i)
-                                             : make_uint4(0, 0, 0, 0));
+                                   index > 0 ? load_shared16(th.tail + i) : make_uint4(0, 0, 0, 0));
                 }
             }
             if (!R::kFirst && th.id < segment.count) {
                 barrier_expect(th.full + 8 * th.id, R::kTileBytes);
             }
             __syncthreads(); // x and h of the first slot
-            forward_segment<R>(th, weights, segment, keep, features > 16, cell, hidden);
-            if (!last) {
+            if (last) {
+                forward_segment<R, false>(th, weights, segment, keep, features > 16, cell, hidden);
+            } else {
+                forward_segment<R, true>(th, weights, segment, keep, features > 16, cell, hidden);
                 piece_boundary<R>();
             }
         }
         if (R::kLast) {
+            const bool last = k + 1 == tiles;
             store_tile_statistics(
                 th, hidden, rows_in_tile(tile, batch),
                 trainer.template memory<float2>(trainer.launch.workspace.statistics) +
                     tile * R::kHidden);
-            if (k + 1 < tiles) {
-                *trainer.cell_scratch(th, tile, 0) = make_float2(hidden[0], hidden[1]);
-                *trainer.cell_scratch(th, tile, 2) = target;
-            }
+            const float *targets = trainer.shared.targets[batch.index & 1] + 2 * th.q();
+            trainer.head_scratch(th, tile, last, kHiddenCells) = make_float2(hidden[0], hidden[1]);
+            trainer.head_scratch(th, tile, last, kTargetCells) =
+                make_float2(targets[0], targets[1]);
         }
     }
 }
 
-// The head of all tiles of this block: over the first grid barrier and the second. `dz` is the last
-// tile's on return.
+// The head of all tiles of this block: over the first grid barrier to the arrival at the second.
 template <class R>
-__device__ __forceinline__ void head_pass(const Trainer<R> &trainer, Thread &th,
-                                          const Batch &batch, int tiles,
-                                          const GridBarrier &barrier, unsigned heads,
-                                          const float2 &last_target, const float (&last_hidden)[2],
-                                          float (&dz)[2]) {
+__device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Thread &th, int tiles,
+                                          const GridBarrier &barrier) {
     using L = typename R::L;
     const auto &p = trainer.p();
     const auto &workspace = trainer.launch.workspace;
+    const Batch batch = trainer.shared.batch;
+    const unsigned arrivals = trainer.shared.arrivals;
+    const unsigned heads = min(trainer.clusters(), batch.tiles());
     HeadShared<L> &shared = trainer.shared.head;
     const auto *statistics = trainer.template memory<const float2>(workspace.statistics);
     auto *sums = trainer.template memory<float2>(workspace.sums);
@@ -307,47 +341,46 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, Thread &th,
     const float *weights =
         trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
     const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
-    const bool writer = trainer.cluster() == 0;
 
     barrier.arrive(th.id);
-    barrier.wait(th.id, barrier.base + heads);
-    combine_statistics<L>(th, shared, batch, statistics, p, writer,
+    trainer.look_ahead(th, batch.index + 1);
+    barrier.wait(th.id, arrivals + heads);
+    combine_statistics<L>(th, shared, batch, statistics, p, trainer.cluster() == 0,
                           p.running_mean + trainer.model() * R::kHidden,
                           p.running_var + trainer.model() * R::kHidden);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.cluster() + k * trainer.clusters();
         const bool last = k + 1 == tiles;
-        float2 target = last_target;
-        float hidden[2] = {last_hidden[0], last_hidden[1]};
-        if (!last) {
-            const float2 h = *trainer.cell_scratch(th, tile, 0);
-            hidden[0] = h.x, hidden[1] = h.y;
-            target = *trainer.cell_scratch(th, tile, 2);
+        if (k > 0) {
+            __syncthreads(); // the tile before has read shared.output
         }
-        head_tile<L>(th, shared, batch, tile, hidden, target, weight, bias, p.negative_slope, dz,
-                     sums, head);
-        if (!last) {
-            *trainer.cell_scratch(th, tile, 1) = make_float2(dz[0], dz[1]);
-            __syncthreads(); // the next tile overwrites shared.output
-        }
+        const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+        const float hidden[2] = {h.x, h.y};
+        float dz[2];
+        head_tile<L>(th, shared, batch, tile, hidden,
+                     trainer.head_scratch(th, tile, last, kTargetCells), weight, bias,
+                     p.negative_slope, dz, sums, head);
+        trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
     barrier.arrive(th.id);
-    barrier.wait(th.id, barrier.base + 2 * heads);
-    combine_sums<L>(th, shared, batch, sums);
-    if (writer && th.warp() == 0) {
-        const float loss = mean_squared_error<L>(th, batch, head);
-        if (th.lane() == 0) {
-            p.losses[(int64_t)trainer.model() * p.steps + batch.index] = loss;
-        }
-    }
+}
+
+// The sums over all tiles, once every head has written its own.
+template <class R>
+__device__ __forceinline__ void head_totals(const Trainer<R> &trainer, const Thread &th,
+                                            const GridBarrier &barrier) {
+    const Batch batch = trainer.shared.batch;
+    barrier.wait(th.id, trainer.shared.arrivals + 2 * min(trainer.clusters(), batch.tiles()));
+    combine_sums<typename R::L>(
+        th, trainer.shared.head, batch,
+        trainer.template memory<const float2>(trainer.launch.workspace.sums));
 }
 
 // Fetches a piece that waited in device memory; the slots are free.
 template <class R>
 __device__ __forceinline__ void load_piece(const Thread &th, const Segment &segment) {
     if (th.id == 0) {
-        bulk_store_wait(); // forward's copies of it, by this same thread
         for (int t = segment.count - 1; t >= 0; --t) {
             barrier_expect(th.loaded + 8 * t, R::kSlotBytes);
             bulk_load(th.slots + t * R::kSlotBytes, segment.memory + t * R::kSlotBytes,
@@ -356,13 +389,11 @@ __device__ __forceinline__ void load_piece(const Thread &th, const Segment &segm
     }
 }
 
-// Backward over all pieces, last first: that one is still in shared memory. True when a weight
-// gradient is not finite.
+// Backward over all pieces, last first: that one is still in shared memory.
 template <class R>
-__device__ __forceinline__ bool backward_pass(const Trainer<R> &trainer, Thread &th,
-                                              const Batch &batch, int tiles, KeepBits keep,
-                                              BackwardWeights<R> &weights, float (&hidden)[2],
-                                              float (&dz)[2]) {
+__device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
+                                              KeepBits keep, BackwardWeights<R> &weights,
+                                              unsigned *overflow) {
     using L = typename R::L;
     const auto &workspace = trainer.launch.workspace;
     const int segments = trainer.launch.plan.segments, pieces = tiles * segments;
@@ -370,61 +401,71 @@ __device__ __forceinline__ bool backward_pass(const Trainer<R> &trainer, Thread 
     const auto tile_of = [&](int n) {
         return trainer.cluster() + n / segments * trainer.clusters();
     };
-    bool overflow = false;
-    BackwardState state = {};
 #pragma unroll 1
     for (int n = pieces - 1; n >= 0; --n) {
-        const int tile = tile_of(n), index = n % segments;
+        const int tile = tile_of(n), index = n % segments, piece = trainer.piece(tile, index);
         const bool top = index + 1 == segments; // backward enters the tile here
+        BackwardState state = {};
         if (top) {
-            state = {};
+            const Batch batch = trainer.shared.batch;
             if (n + 1 < pieces) {
                 keep = trainer.keep_bits(th, batch.index, tile);
             }
             if (R::kLast) {
-                if (n + 1 < pieces) {
-                    const float2 h = *trainer.cell_scratch(th, tile, 0);
-                    const float2 z = *trainer.cell_scratch(th, tile, 1);
-                    hidden[0] = h.x, hidden[1] = h.y, dz[0] = z.x, dz[1] = z.y;
-                }
+                const bool last = n + 1 == pieces;
+                const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+                const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
+                const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
                 head_gradient<L>(th, trainer.shared.head, batch, tile, hidden, dz,
                                  trainer.shared.scale.scale, state.dh);
             }
+        } else {
+            const float2 dh = trainer.scratch(th, tile, kGradientCells);
+            const float2 dc = trainer.scratch(th, tile, kCarryCells);
+            const float2 cell = trainer.scratch(th, tile, kStateCells);
+            state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
         }
         const Segment segment = trainer.segment(tile, index, n + 1 < pieces);
         if (R::kReceivesGradient && th.id < segment.count) {
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
         }
-        state.bias[0] = state.bias[1] = state.bias[2] = state.bias[3] = 0.0f;
-        backward_segment<R>(th, weights, segment, keep, top, state);
-        const int piece = trainer.piece(tile, index);
+        if (n + 1 < pieces) {
+            backward_segment<R, true>(th, weights, segment, keep, top, state);
+        } else {
+            backward_segment<R, false>(th, weights, segment, keep, top, state);
+        }
+        if (index > 0) { // for the segment before: not held beside the weight gradients
+            trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
+            trainer.scratch(th, tile, kCarryCells) = make_float2(state.dc[0], state.dc[1]);
+            trainer.scratch(th, tile, kStateCells) = make_float2(state.cell[0], state.cell[1]);
+        }
         store_bias_gradient<R>(th, state,
                                trainer.template memory<float>(workspace.bias) +
                                    (piece * R::kLayers + R::kLayer) * R::kThreads);
         __syncthreads(); // d(gates) of the last time step are in its slot
-        overflow |= weight_gradient<R>(th, segment.count, features,
-                                       trainer.template memory<uint32_t>(workspace.partial) +
-                                           (size_t)piece * partial_words<L>(features, R::kLayers));
+        weight_gradient<R>(th, segment.count, features,
+                           trainer.template memory<uint32_t>(workspace.partial) +
+                               (size_t)piece * partial_words<L>(features, R::kLayers),
+                           overflow, trainer.shared.batch.index + 1);
         if (n > 0) {
             piece_boundary<R>();
             load_piece<R>(th, trainer.segment(tile_of(n - 1), (n - 1) % segments, true));
             // Again, so that they need not stay in registers beside the weight gradients.
-            load_backward_weights<R>(
-                weights, th, trainer.template memory<uint32_t>(workspace.backward_weights));
+            load_backward_weights<R>(weights, th,
+                                     trainer.template memory<uint32_t>(workspace.backward_weights));
         }
     }
-    return overflow;
 }
 
-// This block's share of the update after step `batch.index`, which did not overflow.
+// This block's share of the update after a step that did not overflow.
 template <class R>
-__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
-                                       const Batch &batch) {
+__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th) {
     using L = typename R::L;
     using Op = typename R::Operand;
+    const Batch batch = trainer.shared.batch;
     const int features = trainer.p().shape.features;
     const int words = partial_words<L>(features, R::kLayers);
-    const int thread = (int)blockIdx.x * R::kThreads + computed_here(th.id);
+    const int thread = (int)blockIdx.x * R::kThreads + th.id;
     const int threads = (int)gridDim.x * R::kThreads;
     const int pieces = batch.tiles() * trainer.launch.plan.segments;
     const LossScale &scale = trainer.shared.scale;
@@ -450,59 +491,75 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
     const Trainer<R> trainer = {launch, shared};
     const auto &p = launch.p;
     auto *counter = (unsigned *)((uint8_t *)p.workspace + blockIdx.y * kCounterBytes);
-    volatile unsigned *overflow_step = counter + 16; // number of the launch's step, from 1
-    GridBarrier barrier = {counter, 0};
+    unsigned *overflow_step = counter + 16; // number of the launch's step, from 1
+    const GridBarrier barrier = {counter};
 
     if (th.id == 0) {
         trainer.load_model();
+        shared.batch = trainer.batch(0);
+        shared.arrivals = gridDim.x;
     }
     pack_weights<L, Op>(trainer.state(), partial_words<L>(p.shape.features, R::kLayers),
                         p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
                         (int)gridDim.x * R::kThreads);
     barrier.arrive(th.id); // also: the block's threads see the model
-    Batch batch = trainer.batch(0);
-    float2 target = trainer.gather(th, batch, trainer.cluster());
-    KeepBits keep = trainer.keep_bits(th, 0, trainer.cluster());
-    barrier.base = gridDim.x;
-    barrier.wait(th.id, barrier.base); // all weights are packed; all blocks have read the scale
+    trainer.look_ahead(th, 0);
+    __syncthreads(); // the windows, for the whole block
+    if (R::kFirst) {
+        trainer.load_input(th, 0, trainer.segment(0, 0, false));
+    }
+    barrier.wait(th.id, gridDim.x); // all weights are packed; all blocks have read the scale
 
 #pragma unroll 1
-    while (true) {
-        // Clusters with a tile, and what the counter shows when all their gradients are written.
-        const unsigned heads = min(trainer.clusters(), batch.tiles());
-        const unsigned gradients = barrier.base + (2 + R::kLayers) * heads;
-        const int tiles = batch.tiles_of(trainer.cluster(), trainer.clusters());
+    for (int step = 0; step < p.steps; ++step) {
+        th.id = computed_here(th.id);
+        const int tiles = shared.batch.tiles_of(trainer.cluster(), trainer.clusters());
         if (tiles > 0) {
-            float hidden[2], dz[2];
-            forward_pass<R>(trainer, th, batch, tiles, keep, target, hidden);
+            KeepBits keep = trainer.kept_bits(th);
+            forward_pass<R>(trainer, th, tiles, keep);
+            if (R::kLast) {
+                head_pass<R>(trainer, th, tiles, barrier);
+            } else {
+                trainer.look_ahead(th, step + 1); // while the layer above is at its head
+            }
             BackwardWeights<R> weights; // they arrive while the grid meets
             load_backward_weights<R>(
                 weights, th, trainer.template memory<uint32_t>(launch.workspace.backward_weights));
             if (R::kLast) {
-                head_pass<R>(trainer, th, batch, tiles, barrier, heads, target, hidden, dz);
+                head_totals<R>(trainer, th, barrier);
             }
-            if (backward_pass<R>(trainer, th, batch, tiles, keep, weights, hidden, dz)) {
-                *overflow_step = batch.index + 1;
-            }
+            th.id = computed_here(th.id);
+            backward_pass<R>(trainer, th, tiles, keep, weights, overflow_step);
             barrier.arrive(th.id);
+        } else {
+            trainer.look_ahead(th, step + 1);
         }
+        if (R::kLast && trainer.cluster() == 0 && th.warp() == 1) { // warp 0 waits for the grid
+            const float loss = mean_squared_error<L>(
+                th, shared.batch, trainer.template memory<float>(launch.workspace.head));
+            if (th.lane() == 0) {
+                p.losses[(int64_t)trainer.model() * p.steps + step] = loss;
+            }
+        }
+        // Every cluster with a tile: two barriers of its head and one of each of its blocks.
+        const unsigned gradients =
+            shared.arrivals + (2 + R::kLayers) * min(trainer.clusters(), shared.batch.tiles());
         barrier.wait(th.id, gradients);
-        const bool overflow = Op::kScaled && *overflow_step == (unsigned)(batch.index + 1);
+        const bool overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
+        th.id = computed_here(th.id);
         if (!overflow) {
-            update<R>(trainer, th, batch);
+            update<R>(trainer, th);
         }
-        barrier.arrive(th.id); // also: no thread of the block reads the old scale any more
+        barrier.arrive(th.id); // also: no thread of the block reads this step's batch any more
         if (th.id == 0) {
             shared.scale.step_done(overflow, trainer.first_scale());
+            shared.arrivals = gradients + gridDim.x;
+            shared.batch = trainer.batch(step + 1);
         }
-        if (batch.index + 1 == p.steps) {
-            break;
+        if (R::kFirst && step + 1 < p.steps) {
+            trainer.load_input(th, step + 1, trainer.segment(0, 0, false));
         }
-        batch = trainer.batch(batch.index + 1);
-        target = trainer.gather(th, batch, trainer.cluster());
-        keep = trainer.keep_bits(th, batch.index, trainer.cluster());
-        barrier.base = gradients + gridDim.x;
-        barrier.wait(th.id, barrier.base);
+        barrier.wait(th.id, gradients + gridDim.x);
     }
     if (Op::kScaled && blockIdx.x == 0 && th.id == 0) {
         float *scale_state = p.scale_state + 3 * trainer.model();
@@ -516,12 +573,12 @@ template <int kHidden, class Op, int kLayers>
 __global__ void __launch_bounds__(4 * kHidden, 1)
     lstm_train_kernel(const __grid_constant__ Launch launch) {
     using L = Layout<kHidden>;
-    extern __shared__ __align__(128) uint8_t slots[];
+    extern __shared__ __align__(1024) uint8_t slots[];
     __shared__ BlockShared<L> shared;
 
     const bool first = kLayers == 1 || blockIdx.x % 2 == 0;
-    const int slot_bytes = first ? Role<L, Op, true, false>::kSlotBytes
-                                 : Role<L, Op, false, true>::kSlotBytes;
+    const int slot_bytes =
+        first ? Role<L, Op, true, false>::kSlotBytes : Role<L, Op, false, true>::kSlotBytes;
     Thread th;
     th.id = (int)threadIdx.x;
     th.full = shared_address(shared.full);
@@ -529,7 +586,8 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     th.full_phase = th.loaded_phase = 0;
     th.slots = shared_address(slots);
     th.tail = th.slots + launch.plan.segment_steps * slot_bytes;
-    th.input_gradient = th.tail + L::kTileBytes;
+    th.input_gradient =
+        th.slots + L::kTileBytes + launch.plan.segment_steps * Role<L, Op, true, false>::kSlotBytes;
 
     // x beyond its features and h before the first time step stay zero.
     for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {

@@ -8,8 +8,8 @@
 
 namespace rp_lstm {
 
-constexpr int kRows = 8;          // batch rows of a tile: N of the mma
-constexpr int kMaxSegment = 32;   // time steps in shared memory: one phase bit each
+constexpr int kRows = 8;                     // batch rows of a tile: N of the mma
+constexpr int kMaxSegment = 32;              // time steps in shared memory: one phase bit each
 constexpr int kInputBlockBytes = 64 * kRows; // x of one time step: [8 rows][32 features], 16 bits
 
 // Byte offsets in the workspace of one model; counters of all models come before.
@@ -19,13 +19,23 @@ struct Workspace {
     size_t statistics;       // [tiles][H] float2: mean and M2 of the tile's last h
     size_t sums;             // [tiles][H] float2: sum of dz and of dz * xhat
     size_t head;             // [tiles][H + 2]: d(head weight), d(head bias), squared error
-    size_t rows;             // [tiles][3][threads] float2: last h, dz and target of a thread's rows
+    size_t cells;            // [tiles][kCellScratch][threads] float2: numbers of a thread's cells
     size_t bias;             // [pieces][L][4H]: d(bias), scaled
     size_t partial;          // [pieces][words] 2 x 16 bits: d(weights) in fragment order, scaled
     size_t spill;            // [pieces][L][slots]: shared memory of pieces that wait for backward
     size_t bytes;
 };
 constexpr size_t kCounterBytes = 128; // of a model: [0] arrivals, [16] step that overflowed
+// What a thread leaves for itself: of a tile that waits for backward, and between segments.
+enum CellScratch {
+    kHiddenCells,
+    kHeadCells,
+    kTargetCells,
+    kGradientCells,
+    kCarryCells,
+    kStateCells,
+    kCellScratch
+};
 
 struct Launch {
     rp_lstm_train_params p;
@@ -44,8 +54,8 @@ template <int kHidden_> struct Layout {
     static constexpr int kRowGroups = kHidden / 16;     // of 64 gate rows, in d(weights)
     static constexpr int kTileBytes = 16 * kHidden;     // h of one time step: [8 rows][H], 16 bits
     static constexpr int kTileRow = 2 * kHidden;
-    static constexpr int kPartWords = 2 * kHidden * kHidden;    // one [4H][H] matrix, packed
-    static constexpr int kInputPartWords = 64 * kHidden;        // one [4H][32] matrix, packed
+    static constexpr int kPartWords = 2 * kHidden * kHidden; // one [4H][H] matrix, packed
+    static constexpr int kInputPartWords = 64 * kHidden;     // one [4H][32] matrix, packed
     static constexpr int kBlockWords = 16 * kHidden; // d(weights) of 8 columns: [4H][8], packed
 
     // 16-byte chunks of a tile's row n are XORed with this, so that fragment reads, stores and
@@ -53,9 +63,16 @@ template <int kHidden_> struct Layout {
     static __device__ __forceinline__ int swizzle(int n) {
         return kHidden == 32 ? n >> 1 & 3 : n ^ (n & 1) << 2;
     }
+    // Address of the same chunk one row on, from an even row.
+    static __device__ __forceinline__ uint32_t odd_row(uint32_t address) {
+        return (kHidden == 32 ? address : address ^ kOddRow) + kTileRow;
+    }
+    static constexpr uint32_t kOddRow = 5 << 4; // swizzle(n) ^ swizzle(n + 1), in bytes
 };
-// Rows of a gate-gradient tile have 16 chunks whatever H is.
-__device__ __forceinline__ int gate_swizzle(int n) { return n ^ (n & 1) << 2; }
+// Rows of a gate-gradient tile have 16 chunks (of two units' four gates) whatever H is.
+__device__ __forceinline__ int gate_swizzle(int n) {
+    return n ^ (n & 1) << 2;
+}
 
 // What a block does. A slot is one time step in shared memory:
 //   gates   [4H threads] uint4 of fp16 (i, f, g, o of the thread's 2 cells), thread-private; the
@@ -88,9 +105,10 @@ template <class Layout_, class Operand_, bool kFirst_, bool kLast_> struct Role 
 // A thread's place and its view of shared memory.
 struct Thread {
     int id;
-    uint32_t slots, tail, input_gradient; // shared addresses
-    uint32_t full, loaded;                // barriers [kMaxSegment]: data of a slot has arrived
-    uint32_t full_phase, loaded_phase;    // bit t: parity of the next wait on slot t
+    uint32_t slots, tail;    // shared addresses: slot 0; the tile of h after the last slot
+    uint32_t input_gradient; // shared address, in the lower layer's block, of dx from above
+    uint32_t full, loaded;   // barriers [kMaxSegment]: data of a slot has arrived
+    uint32_t full_phase, loaded_phase; // bit t: parity of the next wait on slot t
 
     __device__ __forceinline__ int warp() const { return id >> 5; }
     __device__ __forceinline__ int lane() const { return id & 31; }
@@ -103,15 +121,14 @@ struct Thread {
 // A run of time steps of one tile.
 struct Segment {
     int first, count;
-    bool spill; // forward: copy the slots to `memory`; backward: they come from there
-    uint8_t *memory;
+    uint8_t *memory; // forward: copy the slots to it; backward: they come from it. NULL: neither
 };
 
 // One optimiser step's batch.
 struct Batch {
-    int index;          // of the step in this launch
+    int index; // of the step in this launch
     int epoch;
-    uint32_t position;  // of its first row in the epoch's order
+    uint32_t position; // of its first row in the epoch's order
     int rows;
     __device__ __forceinline__ int tiles() const { return (rows + kRows - 1) / kRows; }
     // How many tiles the cluster has: cluster, cluster + clusters, ...
@@ -120,8 +137,7 @@ struct Batch {
     }
 };
 
-template <class L>
-__host__ __device__ constexpr int partial_words(int features, int layers) {
+template <class L> __host__ __device__ constexpr int partial_words(int features, int layers) {
     const int blocks = (features > 16 ? 4 : (features + 3) / 4) + L::kHidden / 8 * (2 * layers - 1);
     return blocks * L::kBlockWords;
 }

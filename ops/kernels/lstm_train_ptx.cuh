@@ -46,9 +46,10 @@ __device__ __forceinline__ void store_shared_float2(uint32_t address, float x, f
 }
 // The two halves of `pair` go to two addresses.
 __device__ __forceinline__ void store_shared_halves(uint32_t low, uint32_t high, uint32_t pair) {
-    asm volatile("{.reg .b16 a,b; mov.b32 {a,b},%2; st.shared.b16 [%0],a; st.shared.b16 [%1],b;}"
-                 ::"r"(low), "r"(high), "r"(pair)
-                 : "memory");
+    asm volatile(
+        "{.reg .b16 a,b; mov.b32 {a,b},%2; st.shared.b16 [%0],a; st.shared.b16 [%1],b;}" ::"r"(low),
+        "r"(high), "r"(pair)
+        : "memory");
 }
 __device__ __forceinline__ void store_shared_half(uint32_t address, uint16_t v) {
     asm volatile("st.shared.b16 [%0],%1;" ::"r"(address), "h"(v) : "memory");
@@ -61,35 +62,37 @@ __device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_
                  : "memory");
 }
 
-// ---- Barriers in shared memory: one arrival and a number of bytes complete a phase ---------------
+// ---- Barriers in shared memory: one arrival and a number of bytes complete a phase
+// ---------------
 __device__ __forceinline__ void barrier_init(uint32_t barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0],1;" ::"r"(barrier) : "memory");
 }
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
-    asm volatile("{.reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s,[%0],%1;}" ::"r"(
-                     barrier),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "{.reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s,[%0],%1;}" ::"r"(barrier),
+        "r"(bytes)
+        : "memory");
 }
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
-    asm volatile("{\n.reg .pred p;\nWAIT_%=:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n@!p bra WAIT_%=;\n}" ::"r"(
-                     barrier),
-                 "r"(parity)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred p;\nWAIT_%=:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n@!p bra WAIT_%=;\n}" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
 }
 
-// ---- The other block of the cluster --------------------------------------------------------------
+// ---- The other block of the cluster
+// --------------------------------------------------------------
 __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t rank) {
     uint32_t remote;
     asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
     return remote;
 }
 __device__ __forceinline__ void send4(uint32_t address, uint32_t v, uint32_t barrier) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0],%1,[%2];" ::"r"(
-                     address),
-                 "r"(v), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0],%1,[%2];" ::"r"(address),
+        "r"(v), "r"(barrier)
+        : "memory");
 }
 __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32_t barrier) {
     asm volatile(
@@ -99,11 +102,12 @@ __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32
         : "memory");
 }
 __device__ __forceinline__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
-                 ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
-// ---- Bulk copies between shared and device memory ------------------------------------------------
+// ---- Bulk copies from device to shared memory
+// ----------------------------------------------------
 __device__ __forceinline__ void fence_async_proxy() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
@@ -114,21 +118,8 @@ __device__ __forceinline__ void bulk_load(uint32_t shared, const void *global, u
                  "l"(global), "r"(bytes), "r"(barrier)
                  : "memory");
 }
-__device__ __forceinline__ void bulk_store(void *global, uint32_t shared, uint32_t bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0],[%1],%2;\n"
-                 "cp.async.bulk.commit_group;" ::"l"(global),
-                 "r"(shared), "r"(bytes)
-                 : "memory");
-}
-// This thread's bulk stores have read their source / have been written.
-__device__ __forceinline__ void bulk_store_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-__device__ __forceinline__ void bulk_store_wait() {
-    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
-// ---- Arithmetic ----------------------------------------------------------------------------------
+// ---- Arithmetic
+// ----------------------------------------------------------------------------------
 __device__ __forceinline__ float tanh_fast(float x) {
     float y;
     asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));

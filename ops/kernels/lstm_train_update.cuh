@@ -15,8 +15,8 @@ struct Adam {
 };
 
 // t = this update's number, from 1.
-__device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learning_rate,
-                                             float scale, int64_t t) {
+__device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learning_rate, float scale,
+                                             int64_t t) {
     const rp_lstm_train_params &p = launch.p;
     Adam adam;
     adam.beta1 = (float)p.beta1;
@@ -30,8 +30,8 @@ __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learnin
     return adam;
 }
 
-__device__ __forceinline__ void adam_update(const Adam &a, float gradient, float &weight,
-                                            float &m, float &v) {
+__device__ __forceinline__ void adam_update(const Adam &a, float gradient, float &weight, float &m,
+                                            float &v) {
     m = fmaf(m, a.beta1, a.one_minus_beta1 * gradient);
     v = fmaf(v, a.beta2, a.one_minus_beta2 * gradient * gradient);
     weight -= __fdividef(a.step_size * m, fmaf(sqrtf(v), a.inv_sqrt_correction2, a.eps));
@@ -45,8 +45,7 @@ struct WeightPair {
     bool recurrent, has_first, has_second;
 };
 
-template <class L>
-__device__ __forceinline__ WeightPair weight_pair(int word, int features) {
+template <class L> __device__ __forceinline__ WeightPair weight_pair(int word, int features) {
     // Word = (((block of 8 columns * row groups + row group) * 4 + m) * 32 + lane) * 2 + low/high.
     const int lane = word >> 1 & 31, m = word >> 6 & 3, rest = word >> 8;
     const int row = rest % L::kRowGroups * 64 + m * 16 + (word & 1) * 8 + (lane >> 2);
@@ -127,6 +126,17 @@ struct ModelState {
     const float *bias, *head;
 };
 
+__device__ __forceinline__ void load_pair(const ModelState &model, const WeightPair &pair,
+                                          float (&w)[2], float (&m)[2], float (&v)[2]) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+        const bool has = e ? pair.has_second : pair.has_first;
+        w[e] = has ? model.parameters[pair.parameter + e] : 0.0f;
+        m[e] = has ? model.exp_avg[pair.parameter + e] : 0.0f;
+        v[e] = has ? model.exp_avg_sq[pair.parameter + e] : 0.0f;
+    }
+}
+
 // The weights as fragments, before the first step.
 template <class L, class Op>
 __device__ __forceinline__ void pack_weights(const ModelState &model, int words, int features,
@@ -141,58 +151,56 @@ __device__ __forceinline__ void pack_weights(const ModelState &model, int words,
 
 // kPairs pairs a thread at once, so that the loads of a small grid overlap.
 template <class L, class Op, int kPairs>
-__device__ __forceinline__ void update_weights(const ModelState &model, const Adam &adam,
-                                               int words, int features, int pieces, int thread,
-                                               int threads) {
+__device__ __forceinline__ void update_weights(const ModelState &model, const Adam &adam, int words,
+                                               int features, int pieces, int thread, int threads) {
+#pragma unroll 1
     for (int first = thread; first < words; first += kPairs * threads) {
-        WeightPair pair[kPairs];
-        float w[kPairs][2], m[kPairs][2], v[kPairs][2], gradient[kPairs][2];
+        float gradient[kPairs][2];
+        const uint32_t *source[kPairs];
 #pragma unroll
         for (int k = 0; k < kPairs; ++k) {
-            const int word = first + k * threads;
             gradient[k][0] = gradient[k][1] = 0.0f;
-            w[k][0] = w[k][1] = m[k][0] = m[k][1] = v[k][0] = v[k][1] = 0.0f;
-            pair[k].has_first = pair[k].has_second = false;
-            if (word < words) {
-                pair[k] = weight_pair<L>(word, features);
-#pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    if (e ? pair[k].has_second : pair[k].has_first) {
-                        w[k][e] = model.parameters[pair[k].parameter + e];
-                        m[k][e] = model.exp_avg[pair[k].parameter + e];
-                        v[k][e] = model.exp_avg_sq[pair[k].parameter + e];
-                    }
-                }
-            }
+            source[k] = model.partial + min(first + k * threads, words - 1);
+        }
+        float w[kPairs][2], m[kPairs][2], v[kPairs][2];
+        if (kPairs == 1) { // a large grid: these wait beside the gradients
+            load_pair(model, weight_pair<L>(first, features), w[0], m[0], v[0]);
         }
 #pragma unroll(kPairs == 1 ? 32 : 8)
         for (int piece = 0; piece < pieces; ++piece) {
 #pragma unroll
             for (int k = 0; k < kPairs; ++k) {
-                if (pair[k].has_first) {
-                    const float2 g = Op::unpack(
-                        __ldcg(model.partial + (size_t)piece * words + first + k * threads));
-                    gradient[k][0] += g.x;
-                    gradient[k][1] += g.y;
-                }
+                const float2 g = Op::unpack(__ldcg(source[k] + (size_t)piece * words));
+                gradient[k][0] += g.x;
+                gradient[k][1] += g.y;
             }
         }
-#pragma unroll
+#pragma unroll 1
         for (int k = 0; k < kPairs; ++k) {
-            if (!pair[k].has_first) {
+            const int word = first + k * threads;
+            float g[2] = {gradient[0][0], gradient[0][1]};
+#pragma unroll
+            for (int i = 1; i < kPairs; ++i) { // no run-time index into registers
+                g[0] = k == i ? gradient[i][0] : g[0];
+                g[1] = k == i ? gradient[i][1] : g[1];
+            }
+            const WeightPair pair = weight_pair<L>(word, features);
+            if (word >= words || !pair.has_first) {
                 continue;
+            }
+            if (kPairs > 1) {
+                load_pair(model, pair, w[0], m[0], v[0]);
             }
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                if (e ? pair[k].has_second : pair[k].has_first) {
-                    adam_update(adam, gradient[k][e] * adam.inv_scale, w[k][e], m[k][e], v[k][e]);
-                    model.parameters[pair[k].parameter + e] = w[k][e];
-                    model.exp_avg[pair[k].parameter + e] = m[k][e];
-                    model.exp_avg_sq[pair[k].parameter + e] = v[k][e];
+                if (e == 0 || pair.has_second) {
+                    adam_update(adam, g[e] * adam.inv_scale, w[0][e], m[0][e], v[0][e]);
+                    model.parameters[pair.parameter + e] = w[0][e];
+                    model.exp_avg[pair.parameter + e] = m[0][e];
+                    model.exp_avg_sq[pair.parameter + e] = v[0][e];
                 }
             }
-            pack_pair<L, Op>(pair[k], w[k][0], w[k][1], model.forward_weights,
-                             model.backward_weights);
+            pack_pair<L, Op>(pair, w[0][0], w[0][1], model.forward_weights, model.backward_weights);
         }
     }
 }

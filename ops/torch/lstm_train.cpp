@@ -60,16 +60,19 @@ LstmTrainSizes check_lstm_train(const LstmTrainTensors &t, int64_t first_step, i
     return sizes;
 }
 
-void check_batches_have_two_rows(const at::Tensor &window_ranges, int64_t batch) {
+void check_window_ranges(const at::Tensor &window_ranges, int64_t total, int64_t batch) {
     TORCH_CHECK(window_ranges.is_cpu(),
                 "rp::lstm_train_: window_ranges, seeds and learning_rates must be on the CPU");
     const at::Tensor ranges = window_ranges.contiguous();
     const int64_t *range = ranges.const_data_ptr<int64_t>();
     for (int64_t model = 0; model < ranges.size(0); ++model) {
-        const int64_t windows = range[2 * model + 1];
-        TORCH_CHECK(windows > 1 && batch > 1 && windows % batch != 1,
-                    "rp::lstm_train_: model ", model, " has ", windows, " windows in batches of ",
-                    batch, ", so a batch of one; expected more than 1 value per channel when "
+        const int64_t first = range[2 * model], windows = range[2 * model + 1];
+        TORCH_CHECK(first >= 0 && windows >= 0 && first + windows <= total,
+                    "rp::lstm_train_: model ", model, " has windows ", first, " to ",
+                    first + windows, ", and there are ", total);
+        TORCH_CHECK(windows > 1 && batch > 1 && windows % batch != 1, "rp::lstm_train_: model ",
+                    model, " has ", windows, " windows in batches of ", batch,
+                    ", so a batch of one; expected more than 1 value per channel when "
                     "training: choose another batch or leave one window out");
     }
 }
@@ -78,12 +81,11 @@ namespace {
 
 void lstm_train_meta(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &exp_avg_sq,
                      at::Tensor &running_mean, at::Tensor &running_var, at::Tensor &losses,
-                     at::Tensor &scale_state, const at::Tensor &features,
-                     const at::Tensor &targets, const at::Tensor &window_ends,
-                     const at::Tensor &window_ranges, const at::Tensor &seeds,
-                     const at::Tensor &learning_rates, int64_t first_step, int64_t steps,
-                     int64_t batch, int64_t time_steps, int64_t hidden, int64_t layers,
-                     double dropout, double, double, double, double, double, double,
+                     at::Tensor &scale_state, const at::Tensor &features, const at::Tensor &targets,
+                     const at::Tensor &window_ends, const at::Tensor &window_ranges,
+                     const at::Tensor &seeds, const at::Tensor &learning_rates, int64_t first_step,
+                     int64_t steps, int64_t batch, int64_t time_steps, int64_t hidden,
+                     int64_t layers, double dropout, double, double, double, double, double, double,
                      c10::string_view) {
     check_lstm_train({parameters, exp_avg, exp_avg_sq, running_mean, running_var, losses,
                       scale_state, features, targets, window_ends, window_ranges, seeds,
@@ -106,4 +108,6 @@ TORCH_LIBRARY_FRAGMENT(rp, m) {
     m.def("lstm_train_unsupported(int features, int time_steps, int hidden, int layers, "
           "int batch, str precision) -> str");
 }
-TORCH_LIBRARY_IMPL(rp, Meta, m) { m.impl("lstm_train_", rp_ops::lstm_train_meta); }
+TORCH_LIBRARY_IMPL(rp, Meta, m) {
+    m.impl("lstm_train_", rp_ops::lstm_train_meta);
+}

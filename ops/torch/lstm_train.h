@@ -23,7 +23,8 @@ LstmTrainSizes check_lstm_train(const LstmTrainTensors &tensors, int64_t first_s
                                 int64_t batch, int64_t time_steps, int64_t hidden, int64_t layers,
                                 double dropout);
 
-// A training batch of one row has no variance; torch refuses it as well.
-void check_batches_have_two_rows(const at::Tensor &window_ranges, int64_t batch);
+// Ranges lie in the `total` windows, and leave no batch of one row: that has no variance, and torch
+// refuses it as well.
+void check_window_ranges(const at::Tensor &window_ranges, int64_t total, int64_t batch);
 
 } // namespace rp_ops

@@ -38,25 +38,25 @@ std::string lstm_train_unsupported(int64_t features, int64_t time_steps, int64_t
 
 void lstm_train_cuda(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &exp_avg_sq,
                      at::Tensor &running_mean, at::Tensor &running_var, at::Tensor &losses,
-                     at::Tensor &scale_state, const at::Tensor &features,
-                     const at::Tensor &targets, const at::Tensor &window_ends,
-                     const at::Tensor &window_ranges, const at::Tensor &seeds,
-                     const at::Tensor &learning_rates, int64_t first_step, int64_t steps,
-                     int64_t batch, int64_t time_steps, int64_t hidden, int64_t layers,
-                     double dropout, double momentum, double norm_eps, double negative_slope,
-                     double beta1, double beta2, double adam_eps, c10::string_view precision) {
+                     at::Tensor &scale_state, const at::Tensor &features, const at::Tensor &targets,
+                     const at::Tensor &window_ends, const at::Tensor &window_ranges,
+                     const at::Tensor &seeds, const at::Tensor &learning_rates, int64_t first_step,
+                     int64_t steps, int64_t batch, int64_t time_steps, int64_t hidden,
+                     int64_t layers, double dropout, double momentum, double norm_eps,
+                     double negative_slope, double beta1, double beta2, double adam_eps,
+                     c10::string_view precision) {
     const LstmTrainSizes sizes = check_lstm_train(
         {parameters, exp_avg, exp_avg_sq, running_mean, running_var, losses, scale_state, features,
          targets, window_ends, window_ranges, seeds, learning_rates},
         first_step, steps, batch, time_steps, hidden, layers, dropout);
-    check_batches_have_two_rows(window_ranges, batch);
+    check_window_ranges(window_ranges, window_ends.size(0), batch);
     if (steps == 0 || sizes.models == 0) {
         return;
     }
     const c10::cuda::CUDAGuard guard(parameters.device());
     rp_lstm_train_params params = {};
-    params.shape = {(int32_t)sizes.models, (int32_t)sizes.features, (int32_t)time_steps,
-                    (int32_t)hidden,       (int32_t)layers,         (int32_t)batch,
+    params.shape = {(int32_t)sizes.models,  (int32_t)sizes.features, (int32_t)time_steps,
+                    (int32_t)hidden,        (int32_t)layers,         (int32_t)batch,
                     precision_of(precision)};
     const char *reason;
     TORCH_CHECK(rp_lstm_train_supported(&params.shape, &reason), "rp::lstm_train_: ", reason);
@@ -97,7 +97,9 @@ void lstm_train_cuda(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &ex
 } // namespace
 } // namespace rp_ops
 
-TORCH_LIBRARY_IMPL(rp, CUDA, m) { m.impl("lstm_train_", rp_ops::lstm_train_cuda); }
+TORCH_LIBRARY_IMPL(rp, CUDA, m) {
+    m.impl("lstm_train_", rp_ops::lstm_train_cuda);
+}
 TORCH_LIBRARY_IMPL(rp, CompositeExplicitAutograd, m) {
     m.impl("lstm_train_unsupported", rp_ops::lstm_train_unsupported);
 }

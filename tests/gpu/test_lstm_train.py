@@ -1,0 +1,240 @@
+"""rp::lstm_train_ on the GPU: gradients and updates against float64, and the same bits every way
+that the same training can be asked for."""
+
+import pathlib
+import sys
+
+import pytest
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import lstm_reference  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+# Relative error (norm) of the gradient against float64, by operand type. The 10-bit mantissa of
+# fp16 (as of TF32) gives about 1e-3, the 7 bits of bf16 eight times that; what LeakyReLU's kink
+# adds when the sign of a number near zero flips is kept out by a slope of 1 (no kink).
+GRADIENT_TOLERANCE = {"fp16": 4e-3, "bf16": 4e-2}
+PRECISIONS = list(GRADIENT_TOLERANCE)
+
+
+class Case:
+    """Sizes of a training and the state of `models` models, as the operator takes them."""
+
+    def __init__(self, precision="fp16", batch=64, time_steps=20, features=4, hidden=64, layers=2,
+                 dropout=0.2, slope=1.0, windows=300, models=1, seed=1, rate=1e-3):  # fmt: skip
+        self.precision, self.batch, self.time_steps = precision, batch, time_steps
+        self.features, self.hidden, self.layers = features, hidden, layers
+        self.dropout, self.slope, self.models = dropout, slope, models
+        generator = torch.Generator().manual_seed(17)
+        rows = windows + time_steps + 40
+        x = torch.randn(rows, features, generator=generator)
+        y = torch.randn(rows, generator=generator) + 0.5 * x[:, 0]
+        ends = torch.randperm(rows - time_steps + 1, generator=generator)[:windows]
+        self.data = (x, y, (ends + time_steps - 1).to(torch.int32))
+        self.start = torch.stack(
+            [lstm_reference.initial_parameters(features, hidden, layers, 5 + m)
+             for m in range(models)]  # fmt: skip
+        )
+        self.seeds = [seed + m for m in range(models)]
+        self.rates = [rate * (1 + m) for m in range(models)]
+        self.ranges = [(0, windows)] * models
+
+    def fresh(self, chosen=None):
+        chosen = range(self.models) if chosen is None else chosen
+        count = len(chosen)
+        parameters = self.start[list(chosen)].cuda()
+        return {
+            "parameters": parameters,
+            "exp_avg": torch.zeros_like(parameters),
+            "exp_avg_sq": torch.zeros_like(parameters),
+            "running_mean": torch.zeros(count, self.hidden, device="cuda"),
+            "running_var": torch.ones(count, self.hidden, device="cuda"),
+            "scale_state": torch.zeros(count, 3, device="cuda"),
+        }
+
+    def train(self, state, first_step, steps, chosen=None):
+        chosen = list(range(self.models) if chosen is None else chosen)
+        losses = torch.full((len(chosen), steps), float("nan"), device="cuda")
+        x, y, ends = (t.cuda() for t in self.data)
+        torch.ops.rp.lstm_train_(
+            state["parameters"], state["exp_avg"], state["exp_avg_sq"], state["running_mean"],
+            state["running_var"], losses, state["scale_state"], x, y, ends,
+            torch.tensor([self.ranges[m] for m in chosen]),
+            torch.tensor([self.seeds[m] for m in chosen]),
+            torch.tensor([self.rates[m] for m in chosen], dtype=torch.float64),
+            first_step, steps, self.batch, self.time_steps, self.hidden, self.layers, self.dropout,
+            0.1, 1e-5, self.slope, 0.9, 0.999, 1e-8, self.precision,
+        )  # fmt: skip
+        torch.cuda.synchronize()
+        return losses.cpu()
+
+    def reference(self, model=0):
+        return lstm_reference.Model(
+            self.start[model], self.features, self.hidden, self.layers, self.dropout, self.slope,
+            self.rates[model],
+        )  # fmt: skip
+
+    def reference_step(self, reference, step, model=0):
+        first, count = self.ranges[model]
+        x, y, ends = self.data
+        return reference.step(
+            (x, y, ends[first : first + count]), self.seeds[model], step, self.batch,
+            self.time_steps,
+        )  # fmt: skip
+
+
+def relative(value, expected):
+    """Error over the norm of what is expected; over 1 where that is 0."""
+    scale = expected.norm().item() or 1.0
+    return (value - expected).norm().item() / scale
+
+
+def assert_same_bits(state, expected, what):
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), f"{what}: {name} differs"
+
+
+def check_first_gradient(case, step=0):
+    state = case.fresh()
+    reference = case.reference()
+    loss = case.train(state, step, 1)[0, 0].item()
+    expected_loss, expected = case.reference_step(reference, step)
+    assert loss == pytest.approx(expected_loss, rel=2e-3 if case.precision == "fp16" else 1e-2)
+    gradient = state["exp_avg"][0].cpu().double() / 0.1
+    tolerance = GRADIENT_TOLERANCE[case.precision]
+    sizes = (case.features, case.hidden, case.layers)
+    named = lstm_reference.split(gradient, *sizes)
+    for name, value in lstm_reference.split(expected, *sizes).items():
+        # Bias gradients are nearly cancelling sums: BatchNorm removes what all rows share.
+        allowed = tolerance * (8 if "bias" in name else 3)
+        error = relative(named[name], value)
+        assert error < allowed, f"{name}: relative error {error:.2e} > {allowed:.1e}"
+    assert relative(gradient, expected) < tolerance
+    return state, reference
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("batch", [64, 300])
+def test_gradient_default_model_matches_float64(precision, batch):
+    check_first_gradient(Case(precision, batch=batch))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"time_steps": 1}, {"time_steps": 2}, {"time_steps": 3, "batch": 9}, {"time_steps": 23},
+        {"time_steps": 24}, {"time_steps": 37, "batch": 50}, {"time_steps": 64, "batch": 24},
+        {"features": 1}, {"features": 5}, {"features": 16}, {"features": 17}, {"features": 32},
+        {"hidden": 32}, {"hidden": 32, "time_steps": 64, "features": 9}, {"layers": 1},
+        {"layers": 1, "hidden": 32, "time_steps": 7}, {"layers": 1, "time_steps": 40},
+        {"batch": 2}, {"batch": 7}, {"batch": 8}, {"batch": 13, "windows": 299}, {"dropout": 0.0},
+        {"dropout": 0.7}, {"batch": 1024, "windows": 1500}, {"batch": 1030, "windows": 1100},
+        {"batch": 2000, "windows": 2000, "time_steps": 30}, {"batch": 4096, "windows": 4096},
+    ],
+    ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()),
+)  # fmt: skip
+def test_gradient_odd_sizes_match_float64(sizes):
+    check_first_gradient(Case("fp16", **sizes))
+
+
+def test_gradient_ragged_last_batch_matches_float64():
+    case = Case("fp16", batch=64, windows=64 * 3 + 21)
+    check_first_gradient(case, step=3)
+    check_first_gradient(case, step=6)
+
+
+def test_running_statistics_move_as_batch_norm_does():
+    state, reference = check_first_gradient(Case("fp16", batch=77))
+    assert relative(state["running_mean"][0].cpu().double(), reference.norm.running_mean) < 1e-3
+    assert relative(state["running_var"][0].cpu().double(), reference.norm.running_var) < 1e-3
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_training_thirty_steps_follows_float64(precision):
+    case = Case(precision, batch=64, windows=300, slope=0.01)
+    reference = case.reference()
+    losses = case.train(case.fresh(), 0, 30)[0].double()
+    expected = torch.tensor([case.reference_step(reference, s)[0] for s in range(30)])
+    assert (losses - expected).abs().max() < 5e-3 * expected.mean() * (
+        1 if precision == "fp16" else 4
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("sizes", [{"batch": 64}, {"batch": 1024, "windows": 2500}])
+def test_training_again_gives_the_same_bits(precision, sizes):
+    case = Case(precision, **sizes)
+    first, second = case.fresh(), case.fresh()
+    assert torch.equal(case.train(first, 0, 40), case.train(second, 0, 40))
+    assert_same_bits(first, second, "second run")
+
+
+def test_training_in_pieces_gives_the_same_bits_as_one_launch():
+    case = Case("fp16", batch=64, windows=300)
+    whole, pieces = case.fresh(), case.fresh()
+    losses = case.train(whole, 0, 20)
+    parts = [case.train(pieces, s, n) for s, n in ((0, 1), (1, 1), (2, 7), (9, 11))]
+    assert torch.equal(losses, torch.cat(parts, 1))
+    assert_same_bits(whole, pieces, "four launches")
+
+
+@pytest.mark.parametrize("batch, models", [(64, 3), (200, 9), (32, 70)])
+def test_training_many_models_gives_each_its_own_bits(batch, models):
+    case = Case("fp16", batch=batch, windows=300, models=models)
+    case.ranges = [(m % 5 * 3, 280 - m % 7 * 10) for m in range(models)]
+    together = case.fresh()
+    losses = case.train(together, 2, 12)
+    for model in (0, models // 2, models - 1):
+        alone = case.fresh([model])
+        assert torch.equal(case.train(alone, 2, 12, [model])[0], losses[model])
+        for name in alone:
+            assert torch.equal(alone[name][0], together[name][model]), f"model {model}: {name}"
+
+
+def test_overflow_skips_the_step_and_halves_the_scale():
+    case = Case("fp16", batch=64)
+    state = case.fresh()
+    before = {name: value.clone() for name, value in state.items()}
+    state["scale_state"][0, 0] = 2.0**40
+    case.train(state, 0, 1)
+    assert state["scale_state"][0].tolist() == [2.0**39, 0.0, 1.0]
+    for name in ("parameters", "exp_avg", "exp_avg_sq"):
+        assert torch.equal(state[name], before[name]), name
+    case.train(state, 1, 60)
+    scale, good, skipped = state["scale_state"][0].tolist()
+    assert 0 < good <= 61 - skipped and skipped < 40 and scale == 2.0 ** (40 - skipped)
+    assert torch.isfinite(state["parameters"]).all()
+    assert not torch.equal(state["parameters"], before["parameters"])
+
+
+def test_windows_outside_the_data_are_refused():
+    case = Case("fp16")
+    case.ranges = [(1, 300)]
+    with pytest.raises(RuntimeError, match="and there are 300"):
+        case.train(case.fresh(), 0, 1)
+
+
+def test_dropout_of_the_kernel_is_the_operators_mask():
+    # With the wrong mask the gradient is off by its own size.
+    case = Case("fp16", dropout=0.5, batch=40)
+    check_first_gradient(case, step=5)
+    case.seeds = [2]
+    check_first_gradient(case, step=5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"windows": 129}, "more than 1 value per channel"),
+        ({"batch": 1}, "more than 1 value per channel"),
+        ({"hidden": 128}, "hidden size 32 or 64"),
+        ({"time_steps": 65}, "1 to 64 time steps"),
+        ({"features": 33}, "1 to 32 features"),
+    ],
+)
+def test_training_what_does_not_fit_is_refused(change, message):
+    case = Case(**change)
+    with pytest.raises(RuntimeError, match=message):
+        case.train(case.fresh(), 0, 1)
