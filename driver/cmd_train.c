@@ -95,13 +95,13 @@ int cmd_train(int argc, char **argv) {
     rp_trainer_options_init(&o.training.trainer);
     dataset_options_init(&o.dataset);
     rp_trainer_options *trainer = &o.training.trainer;
-    static const char *const precisions[] = {"tf32", "fp32", NULL};
+    static const char *const precisions[] = {"fp16", "bf16", "tf32", "fp32", NULL};
     option options[] = {
         MARKET_OPTIONS(o.prices, o.market),
         {"checkpoint", OPTION_STRING, &o.training.checkpoint, "FILE",
          "where the trained model goes (.safetensors)", .required = true},
         {"configuration", OPTION_STRING, &trainer->configuration, "NAME",
-         "cpu, cpu-fused, gpu, gpu-kernel or gpu-graph"},
+         "cpu, cpu-fused, gpu, gpu-kernel, gpu-graph or gpu-fused"},
         {"precision", OPTION_STRING, &trainer->precision, "P",
          "of the operands (default: the configuration's fastest)", .choices = precisions},
         {"epochs", OPTION_INT64, &o.training.epochs, "N", "passes over the training windows",

@@ -18,6 +18,7 @@ constexpr Configuration configurations[] = {
     {"gpu", "libtorch, eager, on the GPU"},
     {"gpu-kernel", "the same with the fused BatchNorm + LeakyReLU operator"},
     {"gpu-graph", "gpu-kernel captured in a CUDA graph"},
+    {"gpu-fused", "this library's own training step, many steps in one launch on the GPU"},
 };
 constexpr int32_t count = sizeof configurations / sizeof configurations[0];
 

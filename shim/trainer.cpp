@@ -19,6 +19,7 @@ struct rp_trainer {
     double target_unit;
     std::vector<float> targets; // [N] in target units; data.targets points here
     std::unique_ptr<rp::Backend> backend;
+    std::string note; // the backend's
     int64_t step = 0;
     double epoch_loss_sum = 0;        // over the samples of the unfinished epoch, in target units^2
     std::vector<double> epoch_losses; // in returns^2
@@ -275,6 +276,7 @@ rp_status rp_trainer_create(rp_trainer **trainer, const rp_trainer_options *opti
                             options->target_unit != 0 ? options->target_unit
                                                       : rp::nearest_unit(*data));
         made->backend = rp::make_backend(made->spec, made->data);
+        made->note = made->backend->note();
         made->backend->load(rp::initial_state(options->model, options->seed));
         *trainer = made.release();
     });
@@ -306,6 +308,10 @@ rp_status rp_trainer_progress(const rp_trainer *trainer, rp_progress *progress) 
         rp::require(progress, "progress");
         rp::fill_progress(*progress, *trainer);
     });
+}
+
+const char *rp_trainer_note(const rp_trainer *trainer) {
+    return trainer ? trainer->note.c_str() : "";
 }
 
 rp_status rp_trainer_epoch_losses(const double **losses, int64_t *count,

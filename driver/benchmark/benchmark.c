@@ -33,7 +33,7 @@ bool benchmark_add(benchmark *benchmark, const char *name, error *error) {
     }
     return error_set(error,
                      "--configurations: '%s' is not one of cpu, cpu-fused, gpu, gpu-kernel, "
-                     "gpu-graph (or NAME:PRECISION)",
+                     "gpu-graph, gpu-fused (or NAME:PRECISION)",
                      name);
 }
 
@@ -48,8 +48,13 @@ static bool make_trainer(rp_trainer **trainer, const benchmark *benchmark, const
         options.precision = colon + 1;
     }
     options.configuration = name;
-    return rp_trainer_create(trainer, &options, data) == RP_OK ? true
-                                                               : training_fail(error, row->name);
+    if (rp_trainer_create(trainer, &options, data) != RP_OK) {
+        return training_fail(error, row->name);
+    }
+    if (rp_trainer_note(*trainer)[0]) {
+        fprintf(stderr, "%s\n", rp_trainer_note(*trainer));
+    }
+    return true;
 }
 
 /* Runs a few steps and puts the state back, so that nothing lazy is left for the clock. */

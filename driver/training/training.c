@@ -271,6 +271,9 @@ static bool open_run(run *run, error *error) {
     if (rp_trainer_create(&run->trainer, &options->trainer, &data) != RP_OK) {
         return training_fail(error, "can't train");
     }
+    if (rp_trainer_note(run->trainer)[0]) {
+        fprintf(stderr, "%s\n", rp_trainer_note(run->trainer));
+    }
     if (!resume(run, error)) {
         return false;
     }

@@ -26,7 +26,7 @@ typedef struct rp_gather_windows_params {
 /* Index into window_ends of row `row` of step `step`, or -1 past the end of the epoch. */
 RP_HOST_DEVICE int64_t rp_step_window(uint64_t seed, int64_t step, int64_t row, int64_t windows,
                                       int64_t batch) {
-    const int64_t steps_per_epoch = (windows + batch - 1) / batch;
+    const int64_t steps_per_epoch = rp_steps_per_epoch(windows, batch);
     const int64_t position = step % steps_per_epoch * batch + row;
     if (position >= windows) {
         return -1;

@@ -83,6 +83,11 @@ typedef struct rp_order_key {
     uint32_t count;
 } rp_order_key;
 
+/* Optimiser steps of an epoch: BatchNorm needs two rows, so a last batch of one is left out. */
+RP_HOST_DEVICE int64_t rp_steps_per_epoch(int64_t count, int64_t batch) {
+    return count / batch + (count % batch >= 2);
+}
+
 RP_HOST_DEVICE rp_order_key rp_order_key_make(uint32_t count, uint64_t seed, uint32_t epoch) {
     rp_order_key key;
     const rp_philox_block a = rp_philox(seed, RP_RANDOM_ORDER, epoch, 0, 0, 0);

@@ -32,7 +32,7 @@ std::tuple<at::Tensor, at::Tensor> gather_windows_outputs(const at::Tensor &feat
                     "rp::gather_windows: all tensors must be on ", features.device());
     }
     const int64_t windows = window_ends.size(0);
-    TORCH_CHECK(windows > 0 && windows <= std::numeric_limits<int32_t>::max() && batch > 0 &&
+    TORCH_CHECK(windows > 1 && batch > 1 && windows <= std::numeric_limits<int32_t>::max() && batch > 0 &&
                     rows > 0 && rows <= batch && rows <= windows && time_steps > 0,
                 "rp::gather_windows: windows ", windows, ", batch ", batch, ", rows ", rows,
                 " and time_steps ", time_steps, " do not go together");
@@ -49,7 +49,7 @@ gather_windows_cpu(const at::Tensor &features, const at::Tensor &targets,
                                          time_steps);
     const int64_t windows = window_ends.size(0), width = features.size(1);
     const int64_t step = *step_tensor.const_data_ptr<int64_t>();
-    const int64_t steps_per_epoch = (windows + batch - 1) / batch;
+    const int64_t steps_per_epoch = rp_steps_per_epoch(windows, batch);
     const int64_t first = step % steps_per_epoch * batch;
     TORCH_CHECK(first + rows <= windows, "rp::gather_windows: step ", step, " has ",
                 windows - first, " rows, ", rows, " were asked for");

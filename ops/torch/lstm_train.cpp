@@ -70,10 +70,9 @@ void check_window_ranges(const at::Tensor &window_ranges, int64_t total, int64_t
         TORCH_CHECK(first >= 0 && windows >= 0 && first + windows <= total,
                     "rp::lstm_train_: model ", model, " has windows ", first, " to ",
                     first + windows, ", and there are ", total);
-        TORCH_CHECK(windows > 1 && batch > 1 && windows % batch != 1, "rp::lstm_train_: model ",
-                    model, " has ", windows, " windows in batches of ", batch,
-                    ", so a batch of one; expected more than 1 value per channel when "
-                    "training: choose another batch or leave one window out");
+        TORCH_CHECK(windows > 1 && batch > 1, "rp::lstm_train_: model ", model, " has ", windows,
+                    " windows in batches of ", batch,
+                    "; expected more than 1 value per channel when training");
     }
 }
 

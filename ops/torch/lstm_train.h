@@ -23,8 +23,8 @@ LstmTrainSizes check_lstm_train(const LstmTrainTensors &tensors, int64_t first_s
                                 int64_t batch, int64_t time_steps, int64_t hidden, int64_t layers,
                                 double dropout);
 
-// Ranges lie in the `total` windows, and leave no batch of one row: that has no variance, and torch
-// refuses it as well.
+// Ranges lie in the `total` windows. A batch of one row has no variance: refused, as torch does (but
+// a last batch of one is left out of the epoch: random.h).
 void check_window_ranges(const at::Tensor &window_ranges, int64_t total, int64_t batch);
 
 } // namespace rp_ops

@@ -58,14 +58,14 @@ std::string configuration_unavailable(const std::string &configuration) {
     if (configuration == "cpu") {
         return "";
     }
-    for (const char *name : {"gpu", "gpu-kernel", "gpu-graph"}) {
+    for (const char *name : {"gpu", "gpu-kernel", "gpu-graph", "gpu-fused"}) {
         if (configuration == name) {
             return gpu_unavailable();
         }
     }
     throw error(RP_ERROR_ARGUMENT,
                 "unknown configuration %s; known are cpu, gpu, gpu-kernel, "
-                "gpu-graph",
+                "gpu-graph, gpu-fused",
                 configuration.c_str());
 }
 

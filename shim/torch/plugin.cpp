@@ -61,7 +61,9 @@ std::unique_ptr<Backend> make_backend(const TrainerSpec &spec, const TrainingDat
             throw error(RP_ERROR_DEVICE, "configuration %s can't run here: %s",
                         spec.configuration.c_str(), reason.c_str());
         }
-        return std::make_unique<TranslatingBackend>(make_torch_backend(spec, data));
+        const auto make =
+            spec.configuration == "gpu-fused" ? make_fused_backend : make_torch_backend;
+        return std::make_unique<TranslatingBackend>(make(spec, data));
     });
 }
 

@@ -58,7 +58,7 @@ def lstm_layer(x, w):
 def batch_of_step(data, seed, step, batch, time_steps):
     features, targets, ends = data
     windows = ends.shape[0]
-    per_epoch = -(-windows // batch)
+    per_epoch = windows // batch + (windows % batch >= 2)
     first = step % per_epoch * batch
     order = random_reference.order(windows, seed, step // per_epoch)[first : first + batch]
     chosen = ends.long()[torch.from_numpy(order)]

@@ -16,7 +16,7 @@ pytestmark = [
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
-CONFIGURATIONS = ["gpu", "gpu-kernel", "gpu-graph"]
+CONFIGURATIONS = ["gpu", "gpu-kernel", "gpu-graph", "gpu-fused"]
 
 
 def run(*arguments):
@@ -75,6 +75,15 @@ def test_a_gpu_checkpoint_continues_on_the_cpu(prices, tmp_path):
     continued = losses(train(prices, tmp_path / "model", "cpu", "--epochs", 3, "--resume"))
     alone = losses(train(prices, tmp_path / "cpu", "cpu", "--epochs", 3))
     assert continued == pytest.approx(alone, rel=3e-3)
+
+
+def test_a_model_that_does_not_fit_the_fused_kernel_trains_by_the_graph(prices, tmp_path):
+    result = run("train", "--prices", prices, "--checkpoint", tmp_path / "fused", "--epochs", 1,
+                 "--configuration", "gpu-fused", "--hidden", 128)
+    assert result.returncode == 0, result.stderr
+    assert "gpu-graph trains instead of gpu-fused: " in result.stdout + result.stderr
+    train(prices, tmp_path / "graph", "gpu-graph", "--epochs", 1, "--hidden", 128)
+    assert losses((tmp_path / "fused").read_bytes()) == losses((tmp_path / "graph").read_bytes())
 
 
 def test_exhausted_gpu_memory_is_a_clear_error(prices, tmp_path):

@@ -109,7 +109,8 @@ std::string test_name(const testing::TestParamInfo<const char *> &configuration)
 }
 
 INSTANTIATE_TEST_SUITE_P(configurations, TrainerTest,
-                         testing::Values("cpu", "cpu-fused", "gpu", "gpu-kernel", "gpu-graph"),
+                         testing::Values("cpu", "cpu-fused", "gpu", "gpu-kernel", "gpu-graph",
+                                         "gpu-fused"),
                          test_name);
 
 TEST(TrainerOptions, bad_values_are_refused_by_name) {

@@ -164,6 +164,10 @@ RP_API RP_MUST_CHECK rp_status rp_trainer_run(rp_trainer *trainer, int64_t steps
 RP_API RP_MUST_CHECK rp_status rp_trainer_progress(const rp_trainer *trainer,
                                                    rp_progress *progress);
 
+/* One line when the trainer runs another configuration than was asked for, and why; "" otherwise.
+ * Owned by the trainer; "" for NULL. */
+RP_API const char *rp_trainer_note(const rp_trainer *trainer);
+
 /* Mean loss of each complete epoch, oldest first. *losses is owned by the trainer and valid until
  * its next call. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_epoch_losses(const double **losses, int64_t *count,

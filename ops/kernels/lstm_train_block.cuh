@@ -1,0 +1,225 @@
+// What a block of the training kernel knows and shares: the grid barrier, its shared memory, its
+// model, and the samples and dropout masks of its tiles.
+#pragma once
+
+#include "lstm_train_forward.cuh"
+#include "lstm_train_head.cuh"
+#include "lstm_train_update.cuh"
+
+namespace rp_lstm {
+
+// One counter a model that only grows; every block of the model knows what it must reach.
+struct GridBarrier {
+    unsigned *counter;
+
+    __device__ __forceinline__ void arrive(int thread) const {
+        __syncthreads(); // the block's writes happen before thread 0's release
+        if (thread == 0) {
+            asm volatile("red.release.gpu.global.add.u32 [%0],1;" ::"l"(counter) : "memory");
+        }
+    }
+    __device__ __forceinline__ void wait(int thread, unsigned target) const {
+        if (thread == 0) {
+            unsigned value;
+            do {
+                asm volatile("ld.acquire.gpu.global.u32 %0,[%1];"
+                             : "=r"(value)
+                             : "l"(counter)
+                             : "memory");
+            } while ((int)(value - target) < 0);
+        }
+        __syncthreads(); // thread 0's acquire happens before the block's reads
+    }
+};
+
+// fp16: after kGrowthSteps good steps the scale doubles, up to its first value.
+struct LossScale {
+    static constexpr int kGrowthSteps = 2000;
+    float scale;
+    int good, skipped;
+    __device__ __forceinline__ void step_done(bool overflow, float first) {
+        if (overflow) {
+            scale = fmaxf(scale * 0.5f, 1.0f);
+            good = 0;
+            ++skipped;
+        } else if (++good == kGrowthSteps) {
+            scale = fminf(scale * 2.0f, first);
+            good = 0;
+        }
+    }
+};
+
+// What a block keeps in shared memory besides the slots.
+template <class L> struct BlockShared {
+    HeadShared<L> head;
+    uint64_t full[kMaxSegment], loaded[kMaxSegment]; // mbarriers
+    // By parity of the step, so that the next one's can be found early. Last row of each window of
+    // the present tile, or -1; targets of its rows.
+    int ends[2][kRows];
+    float targets[2][kRows];
+    uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
+    float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
+    LossScale scale;
+    Batch batch;
+    unsigned arrivals; // the grid barrier's count when the step began
+    // of this block's model
+    uint64_t seed;
+    int64_t windows;
+    const int32_t *window_ends;
+    float learning_rate;
+};
+
+// A block's view of its model; everything is computed from kernel parameters when asked for, so
+// that it takes no registers in between.
+template <class R> struct Trainer {
+    using L = typename R::L;
+    const Launch &launch;
+    BlockShared<L> &shared;
+
+    __device__ __forceinline__ const rp_lstm_train_params &p() const { return launch.p; }
+    static __device__ __forceinline__ int cluster() { return (int)blockIdx.x / R::kLayers; }
+    static __device__ __forceinline__ int clusters() { return (int)gridDim.x / R::kLayers; }
+    __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
+    template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
+        return (T *)((uint8_t *)p().workspace + launch.plan.models_per_launch * kCounterBytes +
+                     blockIdx.y * launch.plan.model_bytes + offset);
+    }
+    __device__ __forceinline__ int64_t parameter_start() const {
+        return (int64_t)model() * parameter_count(p().shape.features, R::kHidden, R::kLayers);
+    }
+    __device__ __forceinline__ float *parameters() const {
+        return p().parameters + parameter_start();
+    }
+    __device__ __forceinline__ ModelState state() const {
+        const Workspace &w = launch.workspace;
+        return {parameters(),
+                p().exp_avg + parameter_start(),
+                p().exp_avg_sq + parameter_start(),
+                memory<uint32_t>(w.forward_weights),
+                memory<uint32_t>(w.backward_weights),
+                memory<uint32_t>(w.partial),
+                memory<float>(w.bias),
+                memory<float>(w.head)};
+    }
+    __device__ __forceinline__ float first_scale() const {
+        return R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
+    }
+    // Thread 0 fills the block's shared copy of what is the model's own.
+    __device__ __forceinline__ void load_model() const {
+        const int m = model();
+        const float *scale = p().scale_state + 3 * m;
+        const bool scaled = R::Operand::kScaled && scale[0] > 0.0f;
+        shared.scale = {scaled ? scale[0] : first_scale(), (int)scale[1], (int)scale[2]};
+        shared.seed = (uint64_t)p().seeds[m];
+        shared.windows = p().window_ranges[2 * m + 1];
+        shared.window_ends = p().window_ends + p().window_ranges[2 * m];
+        shared.learning_rate = p().learning_rates[m];
+    }
+
+    __device__ __forceinline__ Batch batch(int index) const {
+        const int64_t step = p().first_step + index, size = p().shape.batch;
+        const int64_t windows = shared.windows, steps_per_epoch = rp_steps_per_epoch(windows, size);
+        const int64_t position = step % steps_per_epoch * size;
+        return {index, (int)(step / steps_per_epoch), (uint32_t)position,
+                (int)min(size, windows - position)};
+    }
+    // `waits`: in device memory between forward and backward.
+    __device__ __forceinline__ Segment segment(int tile, int index, bool waits) const {
+        // Both layers' slots have the room of the larger one in device memory.
+        constexpr int kUpper = Role<L, typename R::Operand, false, true>::kSlotBytes;
+        constexpr int kLower = Role<L, typename R::Operand, true, false>::kSlotBytes;
+        constexpr int kRoom = kUpper > kLower ? kUpper : kLower;
+        const int steps = launch.plan.segment_steps;
+        Segment s;
+        s.first = index * steps;
+        s.count = min(steps, p().shape.time_steps - s.first);
+        s.memory = !waits ? nullptr
+                          : memory<uint8_t>(launch.workspace.spill +
+                                            (size_t)(piece(tile, index) * R::kLayers + R::kLayer) *
+                                                (steps * kRoom));
+        return s;
+    }
+    __device__ __forceinline__ int piece(int tile, int segment_index) const {
+        return tile * launch.plan.segments + segment_index;
+    }
+    __device__ __forceinline__ float2 &scratch(const Thread &th, int tile, CellScratch what) const {
+        return memory<float2>(
+            launch.workspace.cells)[(tile * kCellScratch + what) * R::kThreads + th.id];
+    }
+    // The same for the last tile of the step, in shared memory.
+    __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
+                                                    CellScratch what) const {
+        return last ? shared.last_tile[what][th.id] : scratch(th, tile, what);
+    }
+
+    __device__ __forceinline__ bool drops() const {
+        return !R::kLast && rp_dropout_threshold(p().dropout) > 0;
+    }
+    __device__ __forceinline__ uint64_t keep_row(const Thread &th, int index, int tile,
+                                                 int e) const {
+        const uint32_t threshold = rp_dropout_threshold(p().dropout);
+        uint64_t keep = 0;
+#pragma unroll 1
+        for (int block = 0; block * 8 < p().shape.time_steps; ++block) {
+            const rp_philox_block draw = rp_dropout_block(shared.seed, p().first_step + index,
+                                                          (uint32_t)(tile * kRows + 2 * th.q() + e),
+                                                          0, (uint32_t)th.unit(), (uint32_t)block);
+            keep |= (uint64_t)rp_dropout_keep_bits(draw, threshold) << 8 * block;
+        }
+        return keep;
+    }
+    __device__ __forceinline__ KeepBits keep_bits(const Thread &th, int index, int tile) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        if (drops()) {
+            keep.row[0] = keep_row(th, index, tile, 0);
+            keep.row[1] = keep_row(th, index, tile, 1);
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
+        }
+        return keep;
+    }
+    __device__ __forceinline__ KeepBits kept_bits(const Thread &th) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        if (drops()) {
+            keep.row[0] = shared.next_keep[0][th.id];
+            keep.row[1] = shared.next_keep[1][th.id];
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
+        }
+        return keep;
+    }
+
+    __device__ __forceinline__ void load_input(const Thread &th, int index,
+                                               const Segment &segment) const {
+        load_segment_input<R>(th, shared.ends[index & 1], segment, p().features, p().shape.features,
+                              p().shape.time_steps);
+    }
+
+    // Window ends and targets of the tile's rows; by 8 threads of warp 1, since warp 0 may be
+    // waiting for the grid. A barrier must follow before they are read.
+    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int tile) const {
+        const int row = th.id - 32;
+        if (row < 0 || row >= kRows) {
+            return;
+        }
+        int end = -1;
+        if (tile * kRows + row < b.rows) {
+            const rp_order_key key =
+                rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
+            end = __ldg(shared.window_ends + rp_order(b.position + tile * kRows + row, &key));
+        }
+        shared.ends[b.index & 1][row] = end;
+        shared.targets[b.index & 1][row] = end < 0 ? 0.0f : __ldg(p().targets + end);
+    }
+    // What the next step needs and this one does not hold: done while this block would wait.
+    __device__ __forceinline__ void look_ahead(const Thread &th, int index) const {
+        if (index >= p().steps) {
+            return;
+        }
+        find_windows(th, batch(index), cluster());
+        if (drops()) {
+            shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
+            shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);
+        }
+    }
+};
+
+} // namespace rp_lstm
