@@ -12,7 +12,7 @@ using namespace rp_lstm;
 namespace {
 
 constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
-constexpr size_t kStaticSharedBytes = 14 * 1024; // BlockShared, rounded up
+constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
 constexpr int kMaxBatch = 1 << 14; // a piece's weight gradients take 100 KB of device memory
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {

@@ -3,8 +3,9 @@
  * One launch runs any number of optimiser steps of any number of independent models.
  *
  * Policy: which samples a step trains and what it drops are functions of (seed, step) alone
- * (random.h: a last batch of one row is left out); every sum is taken in an order that depends on the batch alone. So the same seed
- * gives the same bits, whether steps come in one launch or many and whatever trains beside.
+ * (random.h: a last batch of one row is left out); every sum is taken in an order that depends on
+ * the batch alone. So the same seed gives the same bits, whether steps come in one launch or many
+ * and whatever trains beside.
  *
  * Parameters of a model are concatenated in PyTorch's order: weight_ih_l0 [4H][F], weight_hh_l0
  * [4H][H], bias_ih_l0 [4H], bias_hh_l0 [4H], the same for layer 1 with H inputs, head weight [H],

@@ -272,7 +272,7 @@ __device__ __forceinline__ void weight_gradient(Thread th, int count, int featur
             }
         }
     };
-#pragma unroll 1
+#pragma unroll 2
     for (int t = 0; t + 1 < count; t += 2) {
         two_time_steps(t, std::false_type());
     }

@@ -49,14 +49,16 @@ struct LossScale {
     }
 };
 
+constexpr int kTilesAhead = 8;
+
 // What a block keeps in shared memory besides the slots.
 template <class L> struct BlockShared {
     HeadShared<L> head;
     uint64_t full[kMaxSegment], loaded[kMaxSegment]; // mbarriers
-    // By parity of the step, so that the next one's can be found early. Last row of each window of
-    // the present tile, or -1; targets of its rows.
-    int ends[2][kRows];
-    float targets[2][kRows];
+    // By parity of the step, so that the next one's can be found early, and for several tiles of
+    // the block at once: last row of each window, or -1, and its target.
+    int ends[2][kTilesAhead][kRows];
+    float targets[2][kTilesAhead][kRows];
     uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
     float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
     LossScale scale;
@@ -187,34 +189,38 @@ template <class R> struct Trainer {
         return keep;
     }
 
-    __device__ __forceinline__ void load_input(const Thread &th, int index,
+    // x of the block's k-th tile.
+    __device__ __forceinline__ void load_input(const Thread &th, int index, int k,
                                                const Segment &segment) const {
-        load_segment_input<R>(th, shared.ends[index & 1], segment, p().features, p().shape.features,
-                              p().shape.time_steps);
+        load_segment_input<R>(th, shared.ends[index & 1][k % kTilesAhead], segment, p().features,
+                              p().shape.features, p().shape.time_steps);
     }
 
-    // Window ends and targets of the tile's rows; by 8 threads of warp 1, since warp 0 may be
+    // Window ends and targets of the block's tiles k, k + 1, ...; not by warp 0, which may be
     // waiting for the grid. A barrier must follow before they are read.
-    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int tile) const {
-        const int row = th.id - 32;
-        if (row < 0 || row >= kRows) {
+    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int k) const {
+        const int slot = th.id - 32;
+        if (slot < 0 || slot >= kTilesAhead * kRows) {
             return;
         }
+        const int row =
+            (cluster() + (k + slot / kRows) * clusters()) * kRows + slot % kRows; // in the batch
         int end = -1;
-        if (tile * kRows + row < b.rows) {
+        if (row < b.rows) {
             const rp_order_key key =
                 rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
-            end = __ldg(shared.window_ends + rp_order(b.position + tile * kRows + row, &key));
+            end = __ldg(shared.window_ends + rp_order(b.position + row, &key));
         }
-        shared.ends[b.index & 1][row] = end;
-        shared.targets[b.index & 1][row] = end < 0 ? 0.0f : __ldg(p().targets + end);
+        shared.ends[b.index & 1][slot / kRows][slot % kRows] = end;
+        shared.targets[b.index & 1][slot / kRows][slot % kRows] =
+            end < 0 ? 0.0f : __ldg(p().targets + end);
     }
     // What the next step needs and this one does not hold: done while this block would wait.
     __device__ __forceinline__ void look_ahead(const Thread &th, int index) const {
         if (index >= p().steps) {
             return;
         }
-        find_windows(th, batch(index), cluster());
+        find_windows(th, batch(index), 0);
         if (drops()) {
             shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
             shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);

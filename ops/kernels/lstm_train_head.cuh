@@ -45,13 +45,21 @@ __device__ __forceinline__ void store_tile_statistics(const Thread &th, const fl
 template <class L, class Value>
 __device__ __forceinline__ float2 sum_over_tiles(const Thread &th, HeadShared<L> &shared, int tiles,
                                                  const Value &value) {
+    constexpr int kInFlight = 16; // loads of a thread at once: all of them, for 64 tiles
     const int unit = th.id % L::kHidden, group = th.id / L::kHidden;
     float2 sum = make_float2(0.0f, 0.0f);
-#pragma unroll 16
-    for (int tile = group; tile < tiles; tile += 4) {
-        const float2 v = value(tile, unit);
-        sum.x += v.x;
-        sum.y += v.y;
+    for (int first = group; first < tiles; first += 4 * kInFlight) {
+        float2 v[kInFlight];
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+            const int tile = first + 4 * i;
+            v[i] = tile < tiles ? value(tile, unit) : make_float2(0.0f, 0.0f);
+        }
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+            sum.x += v[i].x;
+            sum.y += v[i].y;
+        }
     }
     shared.part[0][group][unit] = sum.x;
     shared.part[1][group][unit] = sum.y;

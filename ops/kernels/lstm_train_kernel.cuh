@@ -62,12 +62,14 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.cluster() + k * trainer.clusters();
         if (k > 0) {
-            trainer.find_windows(th, batch, tile);
-            keep = trainer.keep_bits(th, batch.index, tile);
-            __syncthreads(); // the windows, for the whole block
-            if (R::kFirst) {
-                trainer.load_input(th, batch.index, trainer.segment(tile, 0, false));
+            if (k % kTilesAhead == 0) {
+                trainer.find_windows(th, batch, k);
+                __syncthreads(); // the windows, for the whole block
             }
+            if (R::kFirst) {
+                trainer.load_input(th, batch.index, k, trainer.segment(tile, 0, false));
+            }
+            keep = trainer.keep_bits(th, batch.index, tile);
         }
         float cell[2] = {0.0f, 0.0f}, hidden[2];
 #pragma unroll 1
@@ -76,7 +78,7 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
             const Segment segment = trainer.segment(tile, index, !last);
             if (segments > 1) {
                 if (R::kFirst && index > 0) {
-                    trainer.load_input(th, batch.index, segment);
+                    trainer.load_input(th, batch.index, k, segment);
                 }
                 // h before the segment: 0, or what the one before left behind its last slot.
                 for (int i = th.id * 16; i < R::kTileBytes; i += R::kThreads * 16) {
@@ -101,7 +103,8 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
                 th, hidden, rows_in_tile(tile, batch),
                 trainer.template memory<float2>(trainer.launch.workspace.statistics) +
                     tile * R::kHidden);
-            const float *targets = trainer.shared.targets[batch.index & 1] + 2 * th.q();
+            const float *targets =
+                trainer.shared.targets[batch.index & 1][k % kTilesAhead] + 2 * th.q();
             trainer.head_scratch(th, tile, last, kHiddenCells) = make_float2(hidden[0], hidden[1]);
             trainer.head_scratch(th, tile, last, kTargetCells) =
                 make_float2(targets[0], targets[1]);
@@ -291,7 +294,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
     trainer.look_ahead(th, 0);
     __syncthreads(); // the windows, for the whole block
     if (R::kFirst) {
-        trainer.load_input(th, 0, trainer.segment(0, 0, false));
+        trainer.load_input(th, 0, 0, trainer.segment(0, 0, false));
     }
     barrier.wait(th.id, gridDim.x); // all weights are packed; all blocks have read the scale
 
@@ -342,7 +345,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             shared.batch = trainer.batch(step + 1);
         }
         if (R::kFirst && step + 1 < p.steps) {
-            trainer.load_input(th, step + 1, trainer.segment(0, 0, false));
+            trainer.load_input(th, step + 1, 0, trainer.segment(0, 0, false));
         }
         barrier.wait(th.id, gradients + gridDim.x);
     }

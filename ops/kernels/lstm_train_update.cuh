@@ -166,13 +166,25 @@ __device__ __forceinline__ void update_weights(const ModelState &model, const Ad
         if (kPairs == 1) { // a large grid: these wait beside the gradients
             load_pair(model, weight_pair<L>(first, features), w[0], m[0], v[0]);
         }
-#pragma unroll(kPairs == 1 ? 32 : 8)
-        for (int piece = 0; piece < pieces; ++piece) {
+        constexpr int kInFlight = kPairs == 1 ? 32 : 8; // pieces at once; those beyond are zero
+        for (int piece = 0; piece < pieces; piece += kInFlight) {
+            uint32_t v[kInFlight][kPairs];
 #pragma unroll
-            for (int k = 0; k < kPairs; ++k) {
-                const float2 g = Op::unpack(__ldcg(source[k] + (size_t)piece * words));
-                gradient[k][0] += g.x;
-                gradient[k][1] += g.y;
+            for (int i = 0; i < kInFlight; ++i) {
+#pragma unroll
+                for (int k = 0; k < kPairs; ++k) {
+                    v[i][k] =
+                        piece + i < pieces ? __ldcg(source[k] + (size_t)(piece + i) * words) : 0;
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < kInFlight; ++i) {
+#pragma unroll
+                for (int k = 0; k < kPairs; ++k) {
+                    const float2 g = Op::unpack(v[i][k]);
+                    gradient[k][0] += g.x;
+                    gradient[k][1] += g.y;
+                }
             }
         }
 #pragma unroll 1
@@ -221,9 +233,18 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
             const float *source = is_bias ? model.bias + item : model.head + item - biases;
             const int stride = is_bias ? biases : L::kHidden + 2;
             const int terms = is_bias ? pieces : tiles;
-#pragma unroll 16
-            for (int k = lane; k < terms; k += 4) {
-                sum += __ldcg(source + (size_t)k * stride);
+            constexpr int kInFlight = 16;
+            for (int first = lane; first < terms; first += 4 * kInFlight) {
+                float v[kInFlight];
+#pragma unroll
+                for (int k = 0; k < kInFlight; ++k) {
+                    const int term = first + 4 * k;
+                    v[k] = term < terms ? __ldcg(source + (size_t)term * stride) : 0.0f;
+                }
+#pragma unroll
+                for (int k = 0; k < kInFlight; ++k) {
+                    sum += v[k];
+                }
             }
             sum *= is_bias ? adam.inv_scale : 1.0f;
         }
