@@ -8,6 +8,8 @@
 #include "bn_leaky_relu_parts.h"
 
 #include <algorithm>
+#include <numeric>
+#include <type_traits>
 
 namespace rp_kernels {
 namespace {
@@ -59,6 +61,27 @@ template <int PACK> __device__ __forceinline__ Stream planes_stream(const Planes
             1 + (tiling.length - 1 - start) / step, plane % tiling.channels};
 }
 
+// ROWS whose length is no multiple of a pack: the tensor as one run of packs. The number of threads
+// is a multiple of the rows' period, so that a thread meets the same channels in every pack.
+struct FlatTiling {
+    int packs, channels;
+    int elements; // what is past the packs is computed one by one
+};
+
+template <int PACK> __device__ __forceinline__ Stream flat_stream(const FlatTiling &tiling) {
+    const int first = blockIdx.x * THREADS + threadIdx.x;
+    const int step = gridDim.x * THREADS;
+    if (first >= tiling.packs) {
+        return {0, 0, 0, 0};
+    }
+    return {static_cast<int64_t>(first) * PACK, static_cast<int64_t>(step) * PACK,
+            1 + (tiling.packs - 1 - first) / step,
+            static_cast<int>(static_cast<int64_t>(first) * PACK % tiling.channels)};
+}
+
+template <int PACK> __device__ __forceinline__ Stream stream_of(const FlatTiling &tiling) {
+    return flat_stream<PACK>(tiling);
+}
 template <int PACK> __device__ __forceinline__ Stream stream_of(const RowsTiling &tiling) {
     return rows_stream<PACK>(tiling);
 }
@@ -69,6 +92,17 @@ template <int PACK> __device__ __forceinline__ Stream stream_of(const PlanesTili
 // Channels that a pack touches: all different in ROWS, one in PLANES.
 template <typename Tiling, int PACK> constexpr int CHANNELS = 1;
 template <int PACK> constexpr int CHANNELS<RowsTiling, PACK> = PACK;
+template <int PACK> constexpr int CHANNELS<FlatTiling, PACK> = PACK;
+
+// Channel of element e of a pack whose first one is `first`.
+template <typename Tiling>
+__device__ __forceinline__ int channel_at(const Tiling &tiling, int first, int e) {
+    if constexpr (std::is_same_v<Tiling, FlatTiling>) {
+        return (first + e) % tiling.channels;
+    } else {
+        return first + e;
+    }
+}
 
 // PACK elements as one access: 16 bytes, or a single element.
 template <typename scalar_t, int PACK> struct Access {
@@ -96,10 +130,26 @@ template <typename scalar_t, int PACK> struct Access {
     }
 };
 
+// The element past the packs that this thread computes by itself, or -1.
+template <int PACK, typename Tiling>
+__device__ __forceinline__ int element_past_the_packs(const Tiling &tiling) {
+    if constexpr (std::is_same_v<Tiling, FlatTiling>) {
+        const int element = tiling.packs * PACK + blockIdx.x * THREADS + threadIdx.x;
+        return blockIdx.x == 0 && element < tiling.elements ? element : -1;
+    } else {
+        return -1;
+    }
+}
+
 template <typename scalar_t, int PACK, typename Tiling>
 __global__ void __launch_bounds__(THREADS)
     elementwise_forward_kernel(const BnLeakyReluForward p, const Tiling tiling) {
     using Memory = Access<scalar_t, PACK>;
+    if (const int last = element_past_the_packs<PACK>(tiling); last >= 0) {
+        const float x = Scalar<scalar_t>::widen(static_cast<const scalar_t *>(p.input)[last]);
+        static_cast<scalar_t *>(p.output)[last] = Scalar<scalar_t>::narrow(
+            forward_value<scalar_t>(x, channel_of(p, last % tiling.channels), p.negative_slope));
+    }
     constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
     const Stream s = stream_of<PACK>(tiling);
     if (s.count == 0) {
@@ -108,7 +158,7 @@ __global__ void __launch_bounds__(THREADS)
     Channel channel[CHANNELS_HERE];
 #pragma unroll
     for (int e = 0; e < CHANNELS_HERE; ++e) {
-        channel[e] = channel_of(p, s.channel + e);
+        channel[e] = channel_of(p, channel_at(tiling, s.channel, e));
     }
     for (int k = 0; k < s.count; k += UNROLL) {
         typename Memory::Word word[UNROLL];
@@ -182,6 +232,20 @@ __global__ void __launch_bounds__(THREADS)
     elementwise_backward_kernel(const BnLeakyReluBackward p, const Workspace workspace,
                                 const Tiling tiling, float reciprocal) {
     using Memory = Access<scalar_t, PACK>;
+    const auto grad_input = [&](int index, float x, float grad) {
+        const Channel channel = channel_of(p, index);
+        const Formula formula(p, workspace, index, channel, reciprocal);
+        const float centered = center(x, channel);
+        return formula(centered,
+                       gradient_of_y<scalar_t>(centered, grad, channel, p.negative_slope));
+    };
+    if (const int last = element_past_the_packs<PACK>(tiling); last >= 0) {
+        const float x = Scalar<scalar_t>::widen(static_cast<const scalar_t *>(p.input)[last]);
+        const float grad =
+            Scalar<scalar_t>::widen(static_cast<const scalar_t *>(p.grad_output)[last]);
+        static_cast<scalar_t *>(p.grad_input)[last] =
+            Scalar<scalar_t>::narrow(grad_input(last % tiling.channels, x, grad));
+    }
     constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
     const Stream s = stream_of<PACK>(tiling);
     if (s.count == 0) {
@@ -204,13 +268,9 @@ __global__ void __launch_bounds__(THREADS)
                 Memory::unpack(grad_word[u], grad);
 #pragma unroll
                 for (int e = 0; e < PACK; ++e) {
-                    // Read again for each pack: from L1, and too many to keep in registers.
-                    const int index = s.channel + e % CHANNELS_HERE;
-                    const Channel channel = channel_of(p, index);
-                    const Formula formula(p, workspace, index, channel, reciprocal);
-                    const float centered = center(value[e], channel);
-                    value[e] = formula(centered, gradient_of_y<scalar_t>(centered, grad[e], channel,
-                                                                         p.negative_slope));
+                    // Parameters are read again for each pack: from L1, and too many for registers.
+                    const int index = channel_at(tiling, s.channel, e % CHANNELS_HERE);
+                    value[e] = grad_input(index, value[e], grad[e]);
                 }
                 Memory::store(p.grad_input, s.offset + (k + u) * s.stride, Memory::pack(value));
             }
@@ -255,35 +315,52 @@ PlanesLaunch planes_launch(const BnLeakyReluShape &shape, int pack) {
             dim3(static_cast<unsigned>(x), static_cast<unsigned>(y))};
 }
 
-// Elements of an access: 16 bytes where every row or plane begins on a multiple of them.
+// Blocks whose threads are a multiple of the period of rows of `channels`; 0 when that is too many.
+int flat_blocks(int channels, int pack) {
+    const int period = channels / std::gcd(channels, pack);
+    const int unit = period / std::gcd(period, THREADS);
+    return unit > BLOCKS ? 0 : static_cast<int>(BLOCKS / unit * unit);
+}
+
+// Whether the data can be moved in packs of 16 bytes.
 template <typename scalar_t> bool packs(const BnLeakyReluShape &shape, bool aligned) {
-    const int run = shape.order == Order::ROWS ? shape.channels : shape.length;
-    return aligned && run % Scalar<scalar_t>::PACK == 0;
+    constexpr int PACK = Scalar<scalar_t>::PACK;
+    if (shape.order == Order::PLANES) {
+        return aligned && shape.length % PACK == 0;
+    }
+    return aligned && (shape.channels % PACK == 0 || flat_blocks(shape.channels, PACK) > 0);
+}
+
+// launch(grid, tiling) with the tiling of the shape.
+template <int PACK, typename Launch>
+void with_tiling(const BnLeakyReluShape &shape, const Launch &launch) {
+    if (shape.order == Order::PLANES) {
+        const PlanesLaunch l = planes_launch(shape, PACK);
+        launch(l.grid, l.tiling);
+    } else if (shape.channels % PACK == 0) {
+        const RowsLaunch l = rows_launch(shape, PACK);
+        launch(l.grid, l.tiling);
+    } else {
+        const int elements = shape.images * shape.length * shape.channels;
+        launch(dim3(flat_blocks(shape.channels, PACK)),
+               FlatTiling{elements / PACK, shape.channels, elements});
+    }
 }
 
 template <typename scalar_t, int PACK>
 void forward(const BnLeakyReluForward &p, cudaStream_t stream) {
-    if (p.shape.order == Order::ROWS) {
-        const RowsLaunch l = rows_launch(p.shape, PACK);
-        elementwise_forward_kernel<scalar_t, PACK><<<l.grid, THREADS, 0, stream>>>(p, l.tiling);
-    } else {
-        const PlanesLaunch l = planes_launch(p.shape, PACK);
-        elementwise_forward_kernel<scalar_t, PACK><<<l.grid, THREADS, 0, stream>>>(p, l.tiling);
-    }
+    with_tiling<PACK>(p.shape, [&](dim3 grid, auto tiling) {
+        elementwise_forward_kernel<scalar_t, PACK><<<grid, THREADS, 0, stream>>>(p, tiling);
+    });
 }
 
 template <typename scalar_t, int PACK, typename Formula>
 void backward_formula(const BnLeakyReluBackward &p, float reciprocal, cudaStream_t stream) {
     const Workspace w = workspace_of(p.shape, p.workspace);
-    if (p.shape.order == Order::ROWS) {
-        const RowsLaunch l = rows_launch(p.shape, PACK);
+    with_tiling<PACK>(p.shape, [&](dim3 grid, auto tiling) {
         elementwise_backward_kernel<scalar_t, PACK, Formula>
-            <<<l.grid, THREADS, 0, stream>>>(p, w, l.tiling, reciprocal);
-    } else {
-        const PlanesLaunch l = planes_launch(p.shape, PACK);
-        elementwise_backward_kernel<scalar_t, PACK, Formula>
-            <<<l.grid, THREADS, 0, stream>>>(p, w, l.tiling, reciprocal);
-    }
+            <<<grid, THREADS, 0, stream>>>(p, w, tiling, reciprocal);
+    });
 }
 
 template <typename scalar_t, int PACK>

@@ -4,6 +4,8 @@
 #include "bn_leaky_relu_parts.h"
 #include "bn_leaky_relu_planes_ring.cuh"
 
+#include <utility>
+
 namespace rp_kernels {
 namespace {
 
@@ -18,6 +20,7 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     __shared__ float2 results[PLANE_WARPS];
     namespace cg = cooperative_groups;
     cg::cluster_group cluster = cg::this_cluster();
+    auto started = cluster.barrier_arrive();
     const int part = cluster.block_rank();
     const int index = blockIdx.x / PARTS;
     const int warp = threadIdx.x / 32;
@@ -29,13 +32,10 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     PlanesRing<scalar_t, 2> ring(p.shape, shape, memory, barriers, part);
     ring.init();
     if (warp == CHAIN_WARPS) {
-        ring.fill(tensors);
+        ring.produce(tensors);
     }
-    cluster.sync(); // every part runs: its shared memory may be written
+    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
 
-    if (warp == CHAIN_WARPS) {
-        ring.refill(tensors);
-    }
     Partial sums = {};
     if (warp < CHAIN_WARPS) {
         const int grad_at = ring.tensor_stride();

@@ -7,6 +7,8 @@
 #include "bn_leaky_relu_parts.h"
 #include "bn_leaky_relu_planes_ring.cuh"
 
+#include <utility>
+
 namespace rp_kernels {
 namespace {
 
@@ -14,7 +16,7 @@ constexpr int CHAIN_UNROLL = 6;
 constexpr int REREAD_UNROLL = 4;
 
 // 1 / n = high + low, n = index + 1.
-struct Reciprocal {
+struct alignas(8) Reciprocal {
     float high, low;
 };
 
@@ -66,6 +68,7 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     __shared__ float2 results[PLANE_WARPS];
     namespace cg = cooperative_groups;
     cg::cluster_group cluster = cg::this_cluster();
+    auto started = cluster.barrier_arrive();
     const int part = cluster.block_rank();
     const int index = blockIdx.x / PARTS;
     const int warp = threadIdx.x / 32;
@@ -75,23 +78,18 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     scalar_t *output = static_cast<scalar_t *>(p.output) + static_cast<int64_t>(index) * length;
     const scalar_t *const tensors[1] = {input};
     PlanesRing<scalar_t, 1> ring(p.shape, shape, memory, barriers, part);
-    ring.init();
-
-    auto *reciprocals = reinterpret_cast<Reciprocal *>(memory + static_cast<size_t>(shape.slots) *
-                                                                    shape.slot_packs);
-    if (warp == CHAIN_WARPS) {
-        ring.fill(tensors);
-    }
+    auto *reciprocals = reinterpret_cast<Reciprocal *>(memory + shape.slots * shape.slot_packs);
     const int longest = p.shape.images * ((length + PLANE_THREADS - 1) / PLANE_THREADS);
     for (int i = threadIdx.x; i < longest; i += RING_THREADS) {
         const float high = reciprocal_of(i + 1);
         reciprocals[i] = {high, __fmul_rn(__fmaf_rn(-static_cast<float>(i + 1), high, 1.0f), high)};
     }
-    cluster.sync(); // the reciprocals are there, and every part runs: its memory may be written
-
+    ring.init(); // its barrier also covers the reciprocals
     if (warp == CHAIN_WARPS) {
-        ring.refill(tensors);
+        ring.produce(tensors);
     }
+    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
+
     Partial partial = {};
     if (warp < CHAIN_WARPS) {
         Chain chain;

@@ -119,18 +119,14 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         return (shape_.length - part_ * WIDTH + PLANE_THREADS - 1) / PLANE_THREADS;
     }
 
-    // By one warp: copies the images that find a free slot at once.
-    __device__ void fill(const scalar_t *const (&channel)[TENSORS]) {
-        for (int image = 0; image < min(ring_.slots, shape_.images); ++image) {
-            copy_image(channel, image, image);
-        }
-    }
-
-    // By the same warp: copies the other images, each as its slot is given back.
-    __device__ void refill(const scalar_t *const (&channel)[TENSORS]) {
+    // By one warp: copies all images, each as soon as its slot is free.
+    __device__ void produce(const scalar_t *const (&channel)[TENSORS]) {
         RingPosition at;
-        for (int image = ring_.slots; image < shape_.images; ++image) {
-            barrier_wait(empty_ + at.slot, at.parity);
+        for (int image = 0; image < shape_.images; ++image) {
+            if (image >= ring_.slots) {
+                // The parity of the lap before this one, in which the slot was given back.
+                barrier_wait(empty_ + at.slot, at.parity ^ 1);
+            }
             copy_image(channel, image, at.slot);
             at.advance(ring_.slots);
         }

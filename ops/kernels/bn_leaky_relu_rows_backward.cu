@@ -113,6 +113,7 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
         stream_rows<Variant::UNROLL>(
             count - Variant::KEPT, [&](int k) { return load(count - 1 - k); },
             [&](int k, const InputAndGrad &word) { transform(count - 1 - k, word); });
+#pragma unroll 2
         for (int row = min(count, Variant::KEPT) - 1; row >= 0; --row) {
             transform(row, {kept[2 * row * Tile::THREADS + threadIdx.x],
                             kept[(2 * row + 1) * Tile::THREADS + threadIdx.x]});

@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
                 return __ldcg(reinterpret_cast<const uint4 *>(input + (count - 1 - k) * stride));
             },
             [&](int k, const uint4 &word) { transform(count - 1 - k, word); });
+#pragma unroll 2
         for (int row = min(count, Variant::KEPT) - 1; row >= 0; --row) {
             transform(row, kept[row * Tile::THREADS + threadIdx.x]);
         }

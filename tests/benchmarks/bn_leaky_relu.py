@@ -10,6 +10,7 @@ a CUDA graph, and of plain calls. cuDNN stays off, because its arithmetic is ano
 
 import argparse
 import datetime
+import gc
 import json
 import os
 import platform
@@ -138,6 +139,7 @@ def host_us(call, calls=300):
 
 def saved_bytes(tensors, function):
     """Growth of allocated memory across a forward, less the output; the input is there anyway."""
+    gc.collect()  # earlier calls' graphs must not be freed in between
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     output = function(*tensors.leaves, tensors.mean, tensors.var, True)

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# compute-sanitizer's four tools over programs that use the project's kernels, each after a planted
+# bug that it must find. Run on a machine with a GPU:
+#
+#     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY] [-- PROGRAM ARGUMENTS...]
+#
+# EVERY: only every n-th case of the table (racecheck is slow). PROGRAM: another program to watch
+# beside the table, such as the test of the LSTM training kernel.
+set -u
+library=${1:?the path of librp_ops.so}
+every=${2:-1}
+shift $(($# < 2 ? $# : 2))
+[ "${1:-}" = -- ] && shift
+here=$(cd "$(dirname "$0")" && pwd)
+python=${RP_PYTHON:-python3}
+if ! command -v compute-sanitizer >/dev/null; then
+    echo "sanitize: skipped: compute-sanitizer is not installed (it comes with the CUDA toolkit)"
+    exit 0
+fi
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+nvcc -arch=native -o "$folder/planted_bugs" "$here/planted_bugs.cu" || exit 1
+
+failed=0
+# watch EXPECTED LABEL TOOL COMMAND...: EXPECTED 0: clean; 9: a finding.
+watch() {
+    local expected=$1 label=$2 tool=$3 status=0
+    shift 3
+    # Without PyTorch's cache each tensor is an allocation of its own, with its own end.
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        "$@" >"$folder/log" 2>&1 || status=$?
+    if [ "$status" = "$expected" ]; then
+        echo "ok    $tool: $label"
+    else
+        echo "FAIL  $tool: $label (exit $status, expected $expected)"
+        tail -n 30 "$folder/log"
+        failed=1
+    fi
+}
+
+for tool in memcheck racecheck initcheck synccheck; do
+    watch 9 "planted bug found" "$tool" "$folder/planted_bugs" "$tool"
+    # Only our kernels; but initcheck must see PyTorch's write what ours read.
+    only=(--kernel-name kernel_substring=rp_kernels)
+    [ "$tool" = initcheck ] && only=()
+    watch 0 "case table, every $every" "$tool" "${only[@]}" "$python" "$here/sanitize_cases.py" "$library" "$every"
+    if [ $# -gt 0 ]; then
+        watch 0 "$*" "$tool" "$@"
+    fi
+done
+exit $failed
