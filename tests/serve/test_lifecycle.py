@@ -23,7 +23,9 @@ def reload_now(service):
     return service.post("/admin/reload", b"", {"Authorization": f"Bearer {TOKEN}"})
 
 
-def test_reload_swaps_the_model_without_a_dropped_request(start, checkpoints, prices, tmp_path, admin):
+def test_reload_swaps_the_model_without_a_dropped_request(
+    start, checkpoints, prices, tmp_path, admin
+):
     present = tmp_path / "present.safetensors"
     shutil.copy(checkpoints[0], present)
     with start(present, prices, "--access-log", "off", *admin) as service:
@@ -60,7 +62,9 @@ def test_reload_swaps_the_model_without_a_dropped_request(start, checkpoints, pr
         assert len(versions) == 2 and len({version for version, _ in versions}) == 2
 
 
-def test_reload_of_a_bad_checkpoint_keeps_the_old_model(start, checkpoints, prices, tmp_path, admin):
+def test_reload_of_a_bad_checkpoint_keeps_the_old_model(
+    start, checkpoints, prices, tmp_path, admin
+):
     present = tmp_path / "present.safetensors"
     shutil.copy(checkpoints[0], present)
     with start(present, prices, *admin) as service:
@@ -163,7 +167,7 @@ def test_options_that_are_wrong_are_named(program, checkpoints, prices, options,
 
 
 def test_port_in_use_is_said(program, checkpoints, prices, service):
-    result = program("serve", "--checkpoint", checkpoints[0], "--prices", prices, "--port", service.port)
+    result = program(
+        "serve", "--checkpoint", checkpoints[0], "--prices", prices, "--port", service.port
+    )
     assert result.returncode == 1 and str(service.port) in result.stderr
-
-

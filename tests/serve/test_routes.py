@@ -195,7 +195,9 @@ def test_stats_count_inferences(service, window):
     service.post("/predict", {"sequence": window[0]["scaled"]})
     after = service.get(MODEL + "/stats").json()["model_stats"][0]
     assert after["inference_count"] == before["inference_count"] + 1
-    assert after["inference_stats"]["success"]["count"] > before["inference_stats"]["success"]["count"]
+    assert (
+        after["inference_stats"]["success"]["count"] > before["inference_stats"]["success"]["count"]
+    )
 
 
 def test_metrics_pass_promtool(service):
@@ -215,10 +217,14 @@ def test_openapi_description_is_valid_and_complete(service):
     validate = pytest.importorskip("openapi_spec_validator").validate
     validate(description)
     for path in description["paths"]:
-        assert "{ticker}" in path or service.request(
-            path.replace("{model}", "FinancialLSTM").replace("{version}", "x"),
-            b"{}" if "post" in description["paths"][path] else None,
-        ).status != 405
+        assert (
+            "{ticker}" in path
+            or service.request(
+                path.replace("{model}", "FinancialLSTM").replace("{version}", "x"),
+                b"{}" if "post" in description["paths"][path] else None,
+            ).status
+            != 405
+        )
 
 
 def test_head_has_no_body(service):
