@@ -8,9 +8,14 @@ set(RP_HAVE_CUDA OFF)
 if(NOT RP_TORCH STREQUAL "OFF")
     find_package(Python3 COMPONENTS Interpreter)
     if(Python3_FOUND)
-        execute_process(COMMAND ${Python3_EXECUTABLE} -c
-            "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
-            OUTPUT_VARIABLE RP_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+        # In an isolated build, as pip makes one, only -I sees the environment of the interpreter.
+        foreach(flags -B -I)
+            if(NOT RP_TORCH_DIR)
+                execute_process(COMMAND ${Python3_EXECUTABLE} ${flags} -c
+                    "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+                    OUTPUT_VARIABLE RP_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+            endif()
+        endforeach()
     endif()
 endif()
 rp_enabled(RP_HAVE_TORCH ${RP_TORCH} "${RP_TORCH_DIR}" "torch"

@@ -214,7 +214,7 @@ class Trainer:
         features = self._data[0]
         if not features.is_cuda:
             return f"the training kernel needs a GPU, the data is on {features.device}"
-        if not hasattr(torch.ops.rp, "lstm_train_unsupported"):
+        if not torch._C._dispatch_has_kernel_for_dispatch_key("rp::lstm_train_", "CUDA"):
             return "the library was built without CUDA kernels"
         return torch.ops.rp.lstm_train_unsupported(
             features.shape[1],

@@ -1,6 +1,7 @@
 """return_predictor.Trainer and train_many, on the CPU: against plain PyTorch, and against themselves."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,8 @@ from return_predictor import Network, Trainer, train_many
 from return_predictor.trainer import initial_parameters, parameter_shapes
 
 from bits import all_same_bits, same_bits
-from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "tests" / "ops"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "ops"))
 import random_reference  # noqa: E402
 
 TIME_STEPS = 6

@@ -8,11 +8,11 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from conftest import PACKAGE
-
+PACKAGE = Path(__file__).resolve().parents[2] / "python"
 pytestmark = pytest.mark.slow
 
 EXAMPLE = """
