@@ -65,7 +65,10 @@ double dataset_volatility(const dataset *dataset, int64_t row) {
 
 void dataset_raw(const dataset *dataset, int32_t index, double *raw) {
     const ticker *ticker = &dataset->market->tickers[index];
-    features_compute(ticker->adj_close, ticker->volume, ticker->days, raw);
+    if (ticker->volume)
+        features_compute(ticker->adj_close, ticker->volume, ticker->days, raw);
+    else
+        features_compute_whole(ticker->adj_close, ticker->whole_volume, ticker->days, raw);
 }
 
 int64_t dataset_find_row(const dataset *dataset, int32_t index, int32_t date) {

@@ -28,15 +28,21 @@ static void window_moments(const double *x, const double *shift, double *mean, d
         m2[l] = squares[l];
 }
 
+/* Volumes in either form; the other is NULL. */
+typedef struct volumes {
+    const double *any;
+    const uint32_t *whole;
+} volumes;
+
 /* vol20 and volz20 of days t .. t+LANES-1, of which `lanes` exist; the others repeat the last. */
-static void window_features(const double *p, const double *v, int32_t t, int32_t lanes,
+static void window_features(const double *p, volumes v, int32_t t, int32_t lanes,
                             double (*raw)[FEATURE_COUNT]) {
     double returns[WINDOW + LANES - 1], volume[WINDOW + LANES - 1], zero[LANES] = {0};
     double last[LANES], mean[LANES], m2[LANES];
     for (int32_t k = 0; k < WINDOW + LANES - 1; ++k) {
         int32_t day = t - WINDOW + 1 + (k < WINDOW + lanes - 1 ? k : WINDOW + lanes - 2);
         returns[k] = p[day] / p[day - 1] - 1;
-        volume[k] = v[day];
+        volume[k] = v.any ? v.any[day] : v.whole[day];
     }
     for (int l = 0; l < LANES; ++l)
         last[l] = volume[WINDOW - 1 + l];
@@ -72,7 +78,7 @@ static void relative_strength(const double *p, int32_t days, double (*raw)[FEATU
     }
 }
 
-void features_compute(const double *adj_close, const double *volume, int32_t days, double *raw) {
+static void compute(const double *adj_close, volumes volume, int32_t days, double *raw) {
     double(*row)[FEATURE_COUNT] = (double(*)[FEATURE_COUNT])raw;
     for (int32_t t = FEATURE_WARM_UP; t < days; t += LANES) {
         int32_t lanes = days - t < LANES ? days - t : LANES;
@@ -81,6 +87,15 @@ void features_compute(const double *adj_close, const double *volume, int32_t day
     for (int32_t t = FEATURE_WARM_UP; t < days; ++t)
         row[t - FEATURE_WARM_UP][FEATURE_RET5] = adj_close[t] / adj_close[t - 5] - 1;
     relative_strength(adj_close, days, row);
+}
+
+void features_compute(const double *adj_close, const double *volume, int32_t days, double *raw) {
+    compute(adj_close, (volumes){.any = volume}, days, raw);
+}
+
+void features_compute_whole(const double *adj_close, const uint32_t *volume, int32_t days,
+                            double *raw) {
+    compute(adj_close, (volumes){.whole = volume}, days, raw);
 }
 
 double features_volatility(const double *adj_close, int32_t t) {

@@ -19,6 +19,10 @@ extern const char *const feature_name[FEATURE_COUNT];
 /* raw [days - 20][4] = the features of days 20, 21, ...; adj_close and volume [days]. */
 void features_compute(const double *adj_close, const double *volume, int32_t days, double *raw);
 
+/* The same, from volumes that are whole numbers. */
+void features_compute_whole(const double *adj_close, const uint32_t *volume, int32_t days,
+                            double *raw);
+
 /* vol20 of day t >= 20 alone, equal to the bit. */
 double features_volatility(const double *adj_close, int32_t t);
 

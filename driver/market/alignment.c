@@ -130,12 +130,13 @@ bool alignment_apply(market *market, columns *columns, column_slice *slices, tex
     return ok || error_set(error, "no memory to align the tickers' calendars");
 }
 
-static bool volume_jumps(const double *volume, int32_t day) {
+static bool volume_jumps(const ticker *ticker, int32_t day) {
     double mean = 0;
     int32_t first = day > VOLUME_DAYS ? day - VOLUME_DAYS : 0;
     for (int32_t i = first; i < day; ++i)
-        mean += volume[i] / (day - first);
-    return volume[day] > volume_jump * mean || volume[day] * volume_jump < mean;
+        mean += ticker_volume(ticker, i) / (day - first);
+    double volume = ticker_volume(ticker, day);
+    return volume > volume_jump * mean || volume * volume_jump < mean;
 }
 
 void alignment_warn_splits(market *market, text *warnings) {
@@ -143,7 +144,7 @@ void alignment_warn_splits(market *market, text *warnings) {
         const ticker *ticker = &market->tickers[k];
         for (int32_t day = 1; day < ticker->days; ++day) {
             double ratio = ticker->adj_close[day] / ticker->adj_close[day - 1];
-            if ((ratio > split_fall && ratio < split_rise) || !volume_jumps(ticker->volume, day))
+            if ((ratio > split_fall && ratio < split_rise) || !volume_jumps(ticker, day))
                 continue;
             char what[96];
             snprintf(what, sizeof what,

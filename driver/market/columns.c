@@ -15,15 +15,14 @@ static int64_t larger_capacity(int64_t capacity, int64_t needed) {
     return doubled > needed ? doubled : needed;
 }
 
-static bool reserve_rows(columns *columns, int64_t more) {
-    int64_t needed = columns->rows + more;
-    if (needed <= columns->row_capacity)
+/* Room for `needed` items in an array that has room for *capacity. */
+static bool reserve(void **array, int64_t *capacity, int64_t needed, size_t size) {
+    if (needed <= *capacity)
         return true;
-    int64_t capacity = larger_capacity(columns->row_capacity, needed);
-    if (!grow((void **)&columns->adj_close, capacity, sizeof(double)) ||
-        !grow((void **)&columns->volume, capacity, sizeof(double)))
+    int64_t larger = larger_capacity(*capacity, needed);
+    if (!grow(array, larger, size))
         return false;
-    columns->row_capacity = capacity;
+    *capacity = larger;
     return true;
 }
 
@@ -41,12 +40,9 @@ static int64_t share_dates(columns *columns, const int32_t *dates, int32_t days)
     if (low + days <= columns->longest_days &&
         memcmp(longest + low, dates, (size_t)days * sizeof *dates) == 0)
         return columns->longest + low;
-    if (columns->date_count + days > columns->date_capacity) {
-        int64_t capacity = larger_capacity(columns->date_capacity, columns->date_count + days);
-        if (!grow((void **)&columns->dates, capacity, sizeof *columns->dates))
-            return -1;
-        columns->date_capacity = capacity;
-    }
+    if (!reserve((void **)&columns->dates, &columns->date_capacity, columns->date_count + days,
+                 sizeof *columns->dates))
+        return -1;
     int64_t offset = columns->date_count;
     memcpy(columns->dates + offset, dates, (size_t)days * sizeof *dates);
     columns->date_count += days;
@@ -57,18 +53,45 @@ static int64_t share_dates(columns *columns, const int32_t *dates, int32_t days)
     return offset;
 }
 
+static bool all_whole(const double *volume, int32_t days) {
+    for (int32_t day = 0; day < days; ++day)
+        if (!(volume[day] <= UINT32_MAX) || volume[day] != (double)(uint32_t)volume[day])
+            return false;
+    return true;
+}
+
+static bool append_volume(columns *columns, column_slice *out, const double *volume) {
+    out->whole = all_whole(volume, out->days);
+    if (!out->whole) {
+        out->volume = columns->volume_rows;
+        if (!reserve((void **)&columns->volume, &columns->volume_capacity,
+                     columns->volume_rows + out->days, sizeof *columns->volume))
+            return false;
+        memcpy(columns->volume + out->volume, volume, (size_t)out->days * sizeof *volume);
+        columns->volume_rows += out->days;
+        return true;
+    }
+    out->volume = columns->whole_rows;
+    if (!reserve((void **)&columns->whole_volume, &columns->whole_capacity,
+                 columns->whole_rows + out->days, sizeof *columns->whole_volume))
+        return false;
+    for (int32_t day = 0; day < out->days; ++day)
+        columns->whole_volume[out->volume + day] = (uint32_t)volume[day];
+    columns->whole_rows += out->days;
+    return true;
+}
+
 bool columns_append(columns *columns, column_slice *out, const int32_t *dates,
                     const double *adj_close, const double *volume, int32_t days) {
     *out = (column_slice){.row = columns->rows, .days = days};
     if (days == 0)
         return true;
-    if (!reserve_rows(columns, days))
-        return false;
     out->date = share_dates(columns, dates, days);
-    if (out->date < 0)
+    if (out->date < 0 || !append_volume(columns, out, volume) ||
+        !reserve((void **)&columns->adj_close, &columns->row_capacity, columns->rows + days,
+                 sizeof *columns->adj_close))
         return false;
     memcpy(columns->adj_close + out->row, adj_close, (size_t)days * sizeof *adj_close);
-    memcpy(columns->volume + out->row, volume, (size_t)days * sizeof *volume);
     columns->rows += days;
     return true;
 }
@@ -80,7 +103,11 @@ bool columns_keep(columns *columns, column_slice *slice, const int32_t *kept, in
     for (int32_t i = 0; i < count; ++i) {
         dates[i] = columns->dates[slice->date + kept[i]];
         columns->adj_close[slice->row + i] = columns->adj_close[slice->row + kept[i]];
-        columns->volume[slice->row + i] = columns->volume[slice->row + kept[i]];
+        if (slice->whole)
+            columns->whole_volume[slice->volume + i] =
+                columns->whole_volume[slice->volume + kept[i]];
+        else
+            columns->volume[slice->volume + i] = columns->volume[slice->volume + kept[i]];
     }
     int64_t offset = count > 0 ? share_dates(columns, dates, count) : slice->date;
     free(dates);
@@ -94,6 +121,7 @@ bool columns_keep(columns *columns, column_slice *slice, const int32_t *kept, in
 void columns_free(columns *columns) {
     free(columns->adj_close);
     free(columns->volume);
+    free(columns->whole_volume);
     free(columns->dates);
     *columns = (struct columns){0};
 }

@@ -7,8 +7,12 @@
 #include <stdint.h>
 
 typedef struct columns {
-    double *adj_close, *volume; /* [rows], owned */
+    double *adj_close; /* [rows], owned */
     int64_t rows, row_capacity;
+    uint32_t *whole_volume; /* [whole_rows], owned: of tickers whose volumes all fit */
+    int64_t whole_rows, whole_capacity;
+    double *volume; /* [volume_rows], owned: of the others */
+    int64_t volume_rows, volume_capacity;
     int32_t *dates; /* [date_count], owned */
     int64_t date_count, date_capacity;
     int64_t longest, longest_days; /* the longest run of dates: what others are looked up in */
@@ -16,8 +20,9 @@ typedef struct columns {
 
 /* Where a ticker's days lie. Offsets, because the arrays move while they grow. */
 typedef struct column_slice {
-    int64_t row, date;
+    int64_t row, date, volume;
     int32_t days;
+    bool whole; /* `volume` is in whole_volume */
 } column_slice;
 
 /* False: no memory. */

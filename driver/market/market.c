@@ -228,7 +228,10 @@ static void point_tickers(market *market, const columns *columns, const column_s
         ticker->days = slices[k].days;
         ticker->dates = columns->dates + slices[k].date;
         ticker->adj_close = columns->adj_close + slices[k].row;
-        ticker->volume = columns->volume + slices[k].row;
+        if (slices[k].whole)
+            ticker->whole_volume = columns->whole_volume + slices[k].volume;
+        else
+            ticker->volume = columns->volume + slices[k].volume;
         market->rows += ticker->days;
     }
 }
@@ -321,6 +324,10 @@ void market_free(market *market) {
     free(market->columns);
     free(market->tickers);
     *market = (struct market){0};
+}
+
+double ticker_volume(const ticker *ticker, int32_t day) {
+    return ticker->volume ? ticker->volume[day] : ticker->whole_volume[day];
 }
 
 int32_t market_find(const market *market, const char *name) {

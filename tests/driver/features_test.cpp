@@ -94,6 +94,15 @@ TEST(Features, one_spike_in_volume_reaches_the_bound) {
     EXPECT_NEAR(raw[10 * 4 + FEATURE_VOLZ20], 19 / std::sqrt(20.0), 1e-12);
 }
 
+TEST(Features, whole_volumes_give_the_same_bits) {
+    auto p = random_prices(101, 3);
+    auto v = volumes(101);
+    std::vector<uint32_t> whole(v.begin(), v.end());
+    Rows raw = compute(p, v), same(raw.size());
+    features_compute_whole(p.data(), whole.data(), 101, same.data());
+    EXPECT_EQ(std::memcmp(raw.data(), same.data(), raw.size() * sizeof(double)), 0);
+}
+
 TEST(Features, volatility_of_one_day_equals_the_column) {
     auto p = random_prices(101, 3);
     Rows raw = compute(p, volumes(101));

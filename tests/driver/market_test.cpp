@@ -70,10 +70,31 @@ TEST(Market, folder_is_read_in_name_order) {
     EXPECT_EQ(market_find(&read.market, "C"), -1);
     for (int day = 0; day < 60; ++day) {
         EXPECT_EQ(read.market.tickers[b].adj_close[day], prices[static_cast<size_t>(day)]);
-        EXPECT_EQ(read.market.tickers[b].volume[day], volume_of(day));
+        EXPECT_EQ(ticker_volume(&read.market.tickers[b], day), volume_of(day));
         EXPECT_EQ(read.market.tickers[b].dates[day], weekday(day));
     }
     EXPECT_EQ(read.market.tickers[0].dates, read.market.tickers[1].dates) << "dates are shared";
+}
+
+TEST(Market, volumes_of_every_size_are_kept_exactly) {
+    for (double volume : {0.0, 4294967295.0, 4294967296.0, 1234.5, 1e15}) {
+        TemporaryFolder folder;
+        std::string text = "date,close,volume\n";
+        for (int day = 0; day < 60; ++day) {
+            char line[100];
+            double v = day == 30 ? volume : 1000 + day;
+            snprintf(line, sizeof line, "%s,%d,%.1f\n", date_text(weekday(day)).c_str(),
+                     100 + day % 7, v);
+            text += line;
+        }
+        folder.write("A.csv", text);
+        folder.write("B.csv", canonical_csv(random_prices(60, 2)));
+        Market read(folder.path());
+        ASSERT_TRUE(read.ok) << read.message;
+        EXPECT_EQ(ticker_volume(&read.market.tickers[0], 30), volume);
+        EXPECT_EQ(ticker_volume(&read.market.tickers[0], 31), 1031);
+        EXPECT_EQ(ticker_volume(&read.market.tickers[1], 59), volume_of(59));
+    }
 }
 
 TEST(Market, one_file_is_a_market) {
@@ -150,6 +171,7 @@ TEST(Market, days_that_most_tickers_lack_are_dropped_and_counted) {
     EXPECT_TRUE(read.noted("C: 1 rows dropped"));
     EXPECT_EQ(read.market.tickers[2].dates[2], weekday(2));
     EXPECT_EQ(read.market.tickers[2].adj_close[2], random_prices(60, 3)[2]);
+    EXPECT_EQ(ticker_volume(&read.market.tickers[2], 2), volume_of(2));
 }
 
 TEST(Market, days_that_one_ticker_lacks_are_kept_for_the_others_and_counted) {
