@@ -23,7 +23,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from . import results
@@ -73,17 +73,19 @@ def colour(name: str, known: dict[str, str], seen: list[str]) -> str:
     """Return the colour of `name`: the known one, or the next spare one in order of `seen`."""
     if name in known:
         return known[name]
-    others = [other for other in seen if other not in known]
+    others = list(dict.fromkeys([*(other for other in seen if other not in known), name]))
     return SPARE_COLOURS[others.index(name) % len(SPARE_COLOURS)]
 
 
-def base_name(name: str) -> str:
-    """Return the configuration without a precision behind it: gpu-fused of gpu-fused:tf32.
-
-    >>> base_name("gpu-fused:tf32")
-    'gpu-fused'
-    """
-    return name.split(":")[0]
+def configuration_colour(name: str, names: list[str]) -> tuple[float, ...]:
+    """Return the configuration's colour, paler for another precision, as gpu-fused:bf16."""
+    base, _, precision = name.partition(":")
+    variants = [other for other in names if other.startswith(f"{base}:")]
+    full = np.array(to_rgb(colour(base, CONFIGURATION_COLOURS, names)))
+    if not precision:
+        return tuple(full)
+    share = 0.65 * (variants.index(name) + 1) / len(variants)
+    return tuple(full + (1 - full) * share)
 
 
 def tick_label(value: float, _=None) -> str:
@@ -140,7 +142,7 @@ def draw_losses(losses, differences, rows) -> None:
     for place, row in enumerate(rows):
         # Curves that agree lie on each other: the ones below are drawn wider.
         width = 1.5 + 1.2 * (len(rows) - 1 - place)
-        shade = colour(base_name(row["name"]), CONFIGURATION_COLOURS, names)
+        shade = configuration_colour(row["name"], names)
         loss = np.array(row["epoch_loss"], dtype=float)
         losses.plot(
             epochs, loss * 1e4, color=shade, lw=width, label=row["name"], marker="o", ms=width
@@ -168,7 +170,7 @@ def draw_throughput(axes, rows, protocol) -> None:
     axes.set_xscale("log")
     axes.set_xlim(left, most * 12)
     for place, (row, speed) in enumerate(zip(rows, speeds)):
-        shade = colour(base_name(row["name"]), CONFIGURATION_COLOURS, names)
+        shade = configuration_colour(row["name"], names)
         if row["status"] == "skipped":
             axes.text(
                 left * 1.1,
@@ -362,6 +364,7 @@ def draw_training_speed(folder: Path):
         zip(dict.fromkeys(precision for _, precision in curves), ("-", "--", ":", "-.") * 2)
     )
     figure, axes = plt.subplots(figsize=(9, 6))
+    labelled: list[tuple[float, float]] = []
     for (name, precision), points in curves.items():
         x, y = zip(*sorted(points))
         axes.plot(
@@ -374,7 +377,9 @@ def draw_training_speed(folder: Path):
             lw=1.8,
             label=f"{name}, {precision}",
         )
-        axes.annotate(f" {magnitude(y[-1])}", (x[-1], y[-1]), va="center", fontsize=8.5)
+        if all(x[-1] != at or abs(y[-1] / speed - 1) > 0.1 for at, speed in labelled):
+            axes.annotate(f" {magnitude(y[-1])}", (x[-1], y[-1]), va="center", fontsize=8.5)
+            labelled.append((x[-1], y[-1]))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
