@@ -1,10 +1,10 @@
 """The CPU kernels against PyTorch and ONNX Runtime: training samples/s, inference time.
 
-    python tests/benchmarks/cpu_lstm.py [--rounds 9] [--threads 2] [--out results/cpu_lstm.json]
+    python tests/benchmarks/cpu_lstm.py [--rounds 9] [--threads 1 2] [--out results/cpu_lstm.json]
 
 One process; all candidates of a row take turns in each round, so that what else the machine does
 weighs on all of them. Reported are medians over the rounds and, because they hold on a busy machine
-too, the medians of each round's ratios. PyTorch trains its own nn.LSTM model with torch.optim.Adam
+too, the medians of each round's ratios, in wall and in processor time. PyTorch trains its own nn.LSTM model with torch.optim.Adam
 on ready batches; ours gathers the batch by index, draws the dropout and counts the loss as well.
 """
 
@@ -58,28 +58,35 @@ def windows_of(features, ends):
 
 
 def seconds_a_call(call, least_seconds):
-    call()
-    calls, start = 0, time.perf_counter()
+    """Wall and processor seconds."""
+    calls, start, cpu = 0, time.perf_counter(), time.process_time()
     while (taken := time.perf_counter() - start) < least_seconds:
         call()
         calls += 1
-    return taken / calls
+    return taken / calls, (time.process_time() - cpu) / calls
 
 
 def measure(candidates, rounds, least_seconds, baselines):
     """One row a candidate: seconds a call of each round, and ratios to each baseline."""
+    for call in candidates.values():
+        call()
     seconds = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
             seconds[name].append(seconds_a_call(call, least_seconds))
     rows = []
     for name, own in seconds.items():
-        row = {"candidate": name, "seconds": own, "median_seconds": statistics.median(own)}
+        wall, cpu = zip(*own)
+        row = {
+            "candidate": name, "seconds": wall, "median_seconds": statistics.median(wall),
+            "median_cpu_seconds": statistics.median(cpu),
+        }  # fmt: skip
         for baseline in baselines:
-            ratios = [b / o for b, o in zip(seconds[baseline], own)]
-            row[f"speedup_over_{baseline.split()[0]}"] = {
-                "median": statistics.median(ratios), "least": min(ratios), "most": max(ratios),
-            }  # fmt: skip
+            for clock, key in enumerate(("speedup_over", "cpu_time_speedup_over")):
+                ratios = [b[clock] / o[clock] for b, o in zip(seconds[baseline], own)]
+                row[f"{key}_{baseline.split()[0]}"] = {
+                    "median": statistics.median(ratios), "least": min(ratios), "most": max(ratios),
+                }  # fmt: skip
         rows.append(row)
     return rows
 
@@ -163,19 +170,19 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, os.cpu_count()])
     parser.add_argument("--batches", type=int, nargs="*", default=[64, 512, 2048])
     parser.add_argument("--windows", type=int, nargs="*", default=[1, 8, 64, 512])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/cpu_lstm.json")
     arguments = parser.parse_args()
     rows = []
-    for batch in arguments.batches:
-        rows += training_rows(batch, arguments.threads, arguments.rounds)
     model = Model().eval()
-    for batch in arguments.windows:
-        threads = 1 if batch == 1 else arguments.threads  # one window runs on one core
+    for threads in arguments.threads:
         session = onnx_session(model, threads)
-        rows += inference_rows(batch, threads, arguments.rounds, session, model)
+        for batch in arguments.windows:
+            rows += inference_rows(batch, threads, arguments.rounds, session, model)
+        for batch in arguments.batches:
+            rows += training_rows(batch, threads, arguments.rounds)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     result = {
         "schema": 1, "command": " ".join(["tests/benchmarks/cpu_lstm.py", *sys.argv[1:]]),
@@ -188,9 +195,9 @@ def main():
     temporary.write_text(json.dumps(result, indent=1) + "\n")
     temporary.replace(arguments.out)
     for row in rows:
-        ratios = {k[13:]: round(v["median"], 2) for k, v in row.items() if k[:12] == "speedup_over"}
+        ratios = {k: round(v["median"], 2) for k, v in row.items() if "speedup_over" in k}
         rate = row.get("samples_per_second", row.get("windows_per_second"))
-        print(f"{row['what']} {row['batch']:5} {row['candidate']:30} "
+        print(f"{row['what']} {row['threads']}T {row['batch']:5} {row['candidate']:30} "
               f"{row['median_seconds'] * 1e6:10.1f} us {rate:9.0f}/s {ratios}")  # fmt: skip
 
 
