@@ -271,7 +271,10 @@ static void *run_worker(void *argument) {
         }
         refresh_snapshot(worker);
         MHD_run_wait(worker->daemon, 0);
-        more = batcher_run(&worker->batcher);
+        /* After a batch the resumed connections want a turn at once; waiting for libmicrohttpd's
+         * own signal of it can take until the timeout. */
+        more = worker->batcher.first != NULL;
+        batcher_run(&worker->batcher);
         const int64_t now = monotonic_ns();
         access_log_flush(&worker->log, now, false);
         if (closing || now - worker->checked_ns > INT64_C(500000000)) {
