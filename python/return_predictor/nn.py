@@ -74,8 +74,8 @@ class _BatchNormLeakyReLU(_NormBase):
         """Return the pair ``(BatchNorm, LeakyReLU)``, which shares this layer's parameters.
 
         >>> norm, activation = BatchNormLeakyReLU1d(4).to_modules()
-        >>> norm, activation
-        (BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True), LeakyReLU(negative_slope=0.01))
+        >>> norm.num_features, activation
+        (4, LeakyReLU(negative_slope=0.01))
         """
         norm = self.norm_class(
             self.num_features,
