@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "report/forecast.h"
 #include "report/report.h"
+#include "training/training_save.h"
 
 typedef struct evaluate_options {
     const char *prices, *out, *html, *forecasts;
@@ -76,7 +77,7 @@ static bool add_forecasts(report *report, const model *models, const evaluate_op
                               .seed = rp_checkpoint_metadata(checkpoint, "training.seed"),
                               .losses = rp_checkpoint_metadata(checkpoint, "training.epoch_losses"),
                               .validation_losses =
-                                  rp_checkpoint_metadata(checkpoint, "validation.epoch_losses")};
+                                  rp_checkpoint_metadata(checkpoint, TRAINING_VALIDATION_LOSSES)};
         snprintf(added.version, sizeof added.version, "%s", models[i].version);
         added.forecast = malloc((size_t)report->panel.rows * sizeof *added.forecast);
         if (!added.forecast) {

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/signals.h"
+#include "base/text.h"
 #include "training/training_save.h"
 
 static const double report_seconds = 0.08; /* a chunk of steps aims at this: over ten a second */
@@ -32,6 +33,7 @@ typedef struct run {
     char best_path[PATH_SIZE]; /* kept in this file too, for a run that continues */
     double best_loss;
     int64_t best_epoch;
+    text validation_losses; /* of each epoch so far, a space between, as the library's own list */
 } run;
 
 bool training_fail(error *error, const char *what) {
@@ -101,7 +103,7 @@ static bool save(run *run, const rp_checkpoint *checkpoint, error *error) {
         return training_fail(error, "snapshot");
     }
     const bool ok = training_save(run->options->checkpoint, checkpoint ? checkpoint : snapshot,
-                                  run->dataset, error);
+                                  run->dataset, run->validation_losses.data, error);
     rp_checkpoint_free(snapshot);
     run->saved = progress_clock();
     return ok;
@@ -126,7 +128,21 @@ static bool log_epoch(run *run, double validation_loss, error *error) {
     return ok ? true : error_set(error, "can't write %s: %s", run->options->log, strerror(errno));
 }
 
-/* Keeps the best weights; *stop when patience has run out. */
+/* Keeps the best weights; *stop when patience has run out. Takes over `now`. */
+static bool keep_best(run *run, rp_checkpoint *now, double loss, bool *stop, error *error) {
+    if (run->best && !(loss < run->best_loss)) {
+        rp_checkpoint_free(now);
+        *stop = run->progress.epoch - run->best_epoch >= run->options->patience;
+        return true;
+    }
+    rp_checkpoint_free(run->best);
+    run->best = now;
+    run->best_loss = loss;
+    run->best_epoch = run->progress.epoch;
+    return rp_checkpoint_save(now, run->best_path, NULL, 0) == RP_OK ||
+           training_fail(error, "best weights");
+}
+
 static bool watch_validation(run *run, double *loss, bool *stop, error *error) {
     rp_checkpoint *now = NULL;
     if (rp_trainer_snapshot(&now, run->trainer) != RP_OK) {
@@ -137,24 +153,24 @@ static bool watch_validation(run *run, double *loss, bool *stop, error *error) {
         rp_checkpoint_free(now);
         return false;
     }
-    if (!run->best || *loss < run->best_loss) {
-        rp_checkpoint_free(run->best);
-        run->best = now;
-        run->best_loss = *loss;
-        run->best_epoch = run->progress.epoch;
-        if (rp_checkpoint_save(now, run->best_path, NULL, 0) != RP_OK) {
-            return training_fail(error, "best weights");
-        }
-    } else {
+    text_printf(&run->validation_losses, "%s%.17g", run->validation_losses.length ? " " : "",
+                *loss);
+    if (!text_ok(&run->validation_losses)) {
         rp_checkpoint_free(now);
-        *stop = run->progress.epoch - run->best_epoch >= run->options->patience;
+        return error_set(error, "out of memory for the validation losses");
     }
+    if (run->options->patience > 0) {
+        return keep_best(run, now, *loss, stop, error);
+    }
+    rp_checkpoint_free(now);
+    run->best_loss = *loss; /* of the weights that will be saved */
     return true;
 }
 
 static bool end_epoch(run *run, bool *stop, error *error) {
     double validation_loss = NAN;
-    if (run->options->patience > 0 && !watch_validation(run, &validation_loss, stop, error)) {
+    if (run->dataset->validation_windows > 0 &&
+        !watch_validation(run, &validation_loss, stop, error)) {
         return false;
     }
     if (!run->options->quiet && !run->bar.terminal) {
@@ -240,6 +256,23 @@ static bool resume_best(run *run, error *error) {
                          run->dataset->validation_windows, error);
 }
 
+/* The validation losses of the epochs that the checkpoint has behind it; the best weights are
+ * followed by those of the epochs that were no better. */
+static bool resume_losses(run *run, const rp_checkpoint *checkpoint, error *error) {
+    rp_progress at = {0};
+    if (rp_trainer_progress(run->trainer, &at) != RP_OK) {
+        return training_fail(error, "--resume");
+    }
+    const char *losses = rp_checkpoint_metadata(checkpoint, TRAINING_VALIDATION_LOSSES);
+    for (int64_t epoch = 0; losses && *losses && epoch < at.epoch; ++epoch) {
+        const size_t length = strcspn(losses + (epoch > 0), " ") + (epoch > 0);
+        text_append(&run->validation_losses, losses, length);
+        losses += length;
+    }
+    return text_ok(&run->validation_losses) ||
+           error_set(error, "out of memory for the validation losses");
+}
+
 /* Continues from options->checkpoint when it is there. */
 static bool resume(run *run, error *error) {
     if (!run->options->resume || access(run->options->checkpoint, F_OK) != 0) {
@@ -251,7 +284,8 @@ static bool resume(run *run, error *error) {
     if (!ok) {
         training_fail(error, "--resume");
     } else {
-        ok = training_save_matches(checkpoint, run->dataset, error) && resume_best(run, error);
+        ok = training_save_matches(checkpoint, run->dataset, error) &&
+             resume_losses(run, checkpoint, error) && resume_best(run, error);
     }
     rp_checkpoint_free(checkpoint);
     return ok;
@@ -297,6 +331,7 @@ bool training_run(training_result *result, const dataset *dataset, const trainin
     result->train_seconds = run.train_seconds;
     result->validation_loss = run.best_loss;
     rp_checkpoint_free(run.best);
+    text_free(&run.validation_losses);
     rp_trainer_free(run.trainer);
     if (run.log && fclose(run.log) != 0 && ok) {
         return error_set(error, "can't write %s: %s", options->log, strerror(errno));

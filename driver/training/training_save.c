@@ -7,7 +7,7 @@
 #include "training/training.h"
 
 bool training_save(const char *path, const rp_checkpoint *checkpoint, const dataset *dataset,
-                   error *error) {
+                   const char *validation_losses, error *error) {
     rp_predictor *predictor = NULL;
     conformal intervals;
     if (rp_predictor_create(&predictor, checkpoint, 0) != RP_OK) {
@@ -22,6 +22,9 @@ bool training_save(const char *path, const rp_checkpoint *checkpoint, const data
     dataset_metadata_lines lines;
     dataset_metadata_describe(&metadata, dataset, &intervals);
     dataset_metadata_write(&lines, &metadata);
+    if (validation_losses) {
+        lines.lines[lines.count++] = (rp_metadata){TRAINING_VALIDATION_LOSSES, validation_losses};
+    }
     return rp_checkpoint_save(checkpoint, path, lines.lines, lines.count) == RP_OK
                ? true
                : training_fail(error, "can't save");

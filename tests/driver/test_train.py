@@ -115,10 +115,16 @@ def test_signal_saves_a_checkpoint_and_ends_cleanly(prices, tmp_path, number):
     assert int(header(path)["__metadata__"]["training.step"]) > 0
 
 
+def tensors(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return data[8 + length :]
+
+
 def test_patience_keeps_the_best_validation_epoch(prices, tmp_path):
     path, log = tmp_path / "model", tmp_path / "log"
-    result = train(prices, path, "--epochs", 60, "--patience", 3, "--learning-rate", 0.02,
-                   "--log", log)
+    fast = ("--learning-rate", 0.02)
+    result = train(prices, path, "--epochs", 60, "--patience", 3, "--log", log, *fast)
     assert result.returncode == 0, result.stderr
     epochs = [json.loads(line) for line in log.read_text().splitlines()]
     losses = [epoch["validation_loss"] for epoch in epochs]
@@ -126,6 +132,30 @@ def test_patience_keeps_the_best_validation_epoch(prices, tmp_path):
     assert len(epochs) == best + 1 + 3 < 60
     assert int(header(path)["__metadata__"]["training.step"]) == epochs[best]["step"]
     assert not path.with_name("model.best").exists()
+    # Its weights are those of a run that ends there.
+    short = tmp_path / "short"
+    result = train(prices, short, "--epochs", best + 1, "--validation", 0.1, *fast)
+    assert result.returncode == 0, result.stderr
+    assert tensors(path) == tensors(short)
+
+
+def losses(path, key):
+    return [float(loss) for loss in header(path)["__metadata__"][key].split()]
+
+
+def test_checkpoint_tells_how_training_and_validation_went(prices, tmp_path):
+    path, log = tmp_path / "model", tmp_path / "log"
+    options = ("--validation", 0.2, "--log", log)
+    assert train(prices, path, "--epochs", 2, *options).returncode == 0
+    assert train(prices, path, "--epochs", 4, *options, "--resume").returncode == 0
+    epochs = [json.loads(line) for line in log.read_text().splitlines()]
+    assert losses(path, "training.epoch_losses") == [epoch["loss"] for epoch in epochs]
+    validation = losses(path, "validation.epoch_losses")
+    assert len(validation) == 4
+    assert validation == [epoch["validation_loss"] for epoch in epochs]
+    whole = tmp_path / "whole"
+    assert train(prices, whole, "--epochs", 4, *options).returncode == 0
+    assert whole.read_bytes() == path.read_bytes()
 
 
 def test_seeds_give_one_checkpoint_each(prices, tmp_path):
