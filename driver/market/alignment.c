@@ -4,14 +4,18 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/date.h"
 
 /* A ticker has no say about days in gaps longer than this; gaps in the common calendar longer than
  * this are warned of too. The longest of the NYSE since 1933 is a week (September 2001). */
 enum { LONGEST_GAP = 7, WARNINGS_PER_TICKER = 3 };
+/* From Friday to Tuesday. Daily prices are seldom further apart, weekly ones always. */
+enum { DAILY_STEP = 4 };
 
 static const double split_fall = 0.55, split_rise = 1.9; /* price ratios from day to day */
+static const double wild_fall = 0.2, wild_rise = 5;      /* with or without a jump in volume */
 static const double volume_jump = 1.5;
 enum { VOLUME_DAYS = 20 };
 
@@ -75,12 +79,19 @@ static void warn(market *market, text *warnings, const char *name, const char *w
 
 static void check_gaps(market *market, const ticker *ticker, const calendar *calendar,
                        const int32_t *dates, int32_t days, text *warnings) {
-    int32_t shown = 0;
+    int32_t shown = 0, wide = 0;
     int64_t missing = 0;
+    for (int32_t i = 1; i < days; ++i)
+        wide += dates[i] - dates[i - 1] > DAILY_STEP;
+    bool sparse = 2 * wide > days;
+    if (sparse)
+        warn(market, warnings, ticker->name,
+             "most prices are more than four days apart (weekly or monthly ones?) between",
+             dates[0], dates[days - 1]);
     for (int32_t i = 1; i < days; ++i) {
         int32_t lacking = common_between(calendar, dates[i - 1], dates[i]);
         missing += lacking;
-        if (lacking == 0 && dates[i] - dates[i - 1] <= LONGEST_GAP)
+        if (sparse || (lacking == 0 && dates[i] - dates[i - 1] <= LONGEST_GAP))
             continue;
         if (++shown <= WARNINGS_PER_TICKER) {
             char what[96];
@@ -139,18 +150,36 @@ static bool volume_jumps(const ticker *ticker, int32_t day) {
     return volume > volume_jump * mean || volume * volume_jump < mean;
 }
 
-void alignment_warn_splits(market *market, text *warnings) {
+void alignment_warn_future(market *market, text *warnings) {
+    const int32_t tomorrow = (int32_t)(time(NULL) / 86400) + 1; /* it has begun east of here */
+    int32_t tickers = 0, last = 0;
+    for (int32_t k = 0; k < market->count; ++k) {
+        int32_t date = market->tickers[k].dates[market->tickers[k].days - 1];
+        tickers += date > tomorrow;
+        last = date > last ? date : last;
+    }
+    if (tickers == 0)
+        return;
+    char until[DATE_SIZE];
+    date_format(until, last);
+    text_printf(warnings, "warning: %" PRId32 " tickers have prices of days to come, until %s\n",
+                tickers, until);
+    ++market->warnings;
+}
+
+void alignment_warn_moves(market *market, text *warnings) {
     for (int32_t k = 0; k < market->count; ++k) {
         const ticker *ticker = &market->tickers[k];
         for (int32_t day = 1; day < ticker->days; ++day) {
             double ratio = ticker->adj_close[day] / ticker->adj_close[day - 1];
-            if ((ratio > split_fall && ratio < split_rise) || !volume_jumps(ticker, day))
+            bool wild = ratio < wild_fall || ratio > wild_rise;
+            if (!wild && ((ratio > split_fall && ratio < split_rise) || !volume_jumps(ticker, day)))
                 continue;
             char what[96];
-            snprintf(what, sizeof what,
-                     "the price changes by %+.1f%% with a jump in volume (an unadjusted split?) "
-                     "between",
-                     100 * (ratio - 1));
+            snprintf(what, sizeof what, "the price changes by %+.1f%% %s between",
+                     100 * (ratio - 1),
+                     wild ? "(a mistake, or an unadjusted split?)"
+                          : "with a jump in volume (an unadjusted split?)");
             warn(market, warnings, ticker->name, what, ticker->dates[day - 1], ticker->dates[day]);
         }
     }

@@ -13,7 +13,11 @@ bool alignment_apply(market *market, columns *columns, column_slice *slices, tex
                      error *error);
 
 /* Warns of days that look like an unadjusted split: the price halved (or worse) or doubled while
- * volume jumped, up or down. */
-void alignment_warn_splits(market *market, text *warnings);
+ * volume jumped, up or down;
+ * and of still wilder ones in any case. */
+void alignment_warn_moves(market *market, text *warnings);
+
+/* Warns of prices of days after today. */
+void alignment_warn_future(market *market, text *warnings);
 
 #endif

@@ -221,6 +221,17 @@ field_state field_date(int32_t *date, date_form *form, field field) {
     return is_missing(field) ? FIELD_EMPTY : FIELD_BAD;
 }
 
+date_order field_date_order(field field) {
+    int32_t at = 0, first, second, year;
+    if (!read_digits(field, &at, 1, 2, &first) || !skip(field, &at, '/') ||
+        !read_digits(field, &at, 1, 2, &second) || !skip(field, &at, '/') ||
+        !read_digits(field, &at, 4, 4, &year) || at != field.length)
+        return ORDER_UNKNOWN;
+    return first <= 12 && second > 12   ? ORDER_MONTH_FIRST
+           : first > 12 && second <= 12 ? ORDER_DAY_FIRST
+                                        : ORDER_UNKNOWN;
+}
+
 void field_show(char shown[FIELD_SHOWN_SIZE], field field) {
     enum { MOST = 40 };
     int32_t length = field.length < MOST ? field.length : MOST;

@@ -31,6 +31,11 @@ extern const char *const date_form_name[DATE_FORMS];
 /* 2014-01-02 (a time of day may follow), 01/02/2014 (month first), 20140102. */
 field_state field_date(int32_t *date, date_form *form, field field);
 
+typedef enum date_order { ORDER_UNKNOWN, ORDER_MONTH_FIRST, ORDER_DAY_FIRST } date_order;
+
+/* Of a date with slashes and the year last: which of the two small numbers can only be the day. */
+date_order field_date_order(field field);
+
 bool field_equals(field field, const char *text);
 /* The field as it can be printed: unprintable bytes as '?', cut after 40. */
 void field_show(char shown[FIELD_SHOWN_SIZE], field field);

@@ -254,7 +254,8 @@ static bool assemble(reading *r, error *error) {
     }
     if (ok) {
         point_tickers(market, r->columns, slices);
-        alignment_warn_splits(market, &r->warnings);
+        alignment_warn_moves(market, &r->warnings);
+        alignment_warn_future(market, &r->warnings);
     }
     free(slices);
     return ok;

@@ -11,6 +11,7 @@
 
 /* Beyond these a price or volume is a mistake, and returns computed from it could overflow. */
 static const double least_price = 1e-9, most_price = 1e12, most_volume = 1e18;
+static const double rounding = 1e-4; /* highs and lows that were adjusted differ by this much */
 enum { BAD_ROWS_SHOWN = 5 };
 
 typedef struct reading {
@@ -21,7 +22,8 @@ typedef struct reading {
     field *fields; /* [columns], of the line being read; owned */
     int32_t line;
     series_index index;
-    date_form form; /* of the first date */
+    date_form form;        /* of the first date */
+    int32_t order_line[3]; /* by date_order: the first line that shows it; 0: none */
     bool newest_first;
     error *error;
 } reading;
@@ -42,11 +44,13 @@ static bool refuse(reading *r, int32_t line, const char *column, field value, co
 }
 
 /* NULL when the value is sound, otherwise why it is not. */
-static const char *check_value(field_state state, column_kind kind, double value) {
+static const char *check_value(field_state state, column_kind kind, double value, field field) {
     if (state == FIELD_EMPTY)
         return "is no value";
     if (state == FIELD_BAD)
-        return "is not a number";
+        return memchr(field.text, ',', (size_t)field.length)
+                   ? "is not a number; a decimal comma has to be a point"
+                   : "is not a number";
     if (kind == COLUMN_VOLUME)
         return value < 0 ? "is negative" : value > most_volume ? "is too large" : NULL;
     if (value <= 0)
@@ -73,10 +77,13 @@ static bool read_group(reading *r, const column_group *group, int32_t series, in
             continue;
         field field = r->fields[group->at[kind]];
         field_state state = field_number(&value[kind], field, r->header.delimiter);
-        const char *reason = check_value(state, (column_kind)kind, value[kind]);
+        const char *reason = check_value(state, (column_kind)kind, value[kind], field);
         if (reason)
             return refuse(r, r->line, column_name[kind], field, reason);
     }
+    const int32_t high = group->at[COLUMN_HIGH], low = group->at[COLUMN_LOW];
+    if (high >= 0 && low >= 0 && value[COLUMN_HIGH] < value[COLUMN_LOW] * (1 - rounding))
+        return refuse(r, r->line, "high", r->fields[high], "is below the day's low");
     price_row row = {date, r->line, value[r->out->adjusted ? COLUMN_ADJ_CLOSE : COLUMN_CLOSE],
                      value[COLUMN_VOLUME]};
     if (!price_series_append(&r->out->series[series], &row))
@@ -112,6 +119,9 @@ static bool read_row(reading *r, const char *text, const char *end) {
                                                 : "has more fields than the header");
     date_form form;
     field_state state = field_date(&date, &form, r->fields[header->date]);
+    int32_t *order_line = &r->order_line[field_date_order(r->fields[header->date])];
+    if (*order_line == 0)
+        *order_line = r->line;
     if (state != FIELD_OK)
         return refuse(r, r->line, "date", r->fields[header->date],
                       state == FIELD_EMPTY ? "is no date"
@@ -148,27 +158,52 @@ static bool read_rows(reading *r, const char *text, const char *end) {
     return true;
 }
 
+/* The date of row `day`, which does not fit in. */
+static bool refuse_date(reading *r, const price_series *series, int32_t day, const char *reason) {
+    char text[DATE_SIZE];
+    date_format(text, series->dates[day]);
+    return refuse(r, series->lines[day], "date", (field){text, DATE_SIZE - 1}, reason);
+}
+
+/* Of row `last` and the earlier day `day` that follows it, is it `last` that is out of place? So it
+ * is when both neighbours of it would be in order without it. */
+static bool jumps_ahead(const price_series *series, int32_t last, int32_t day) {
+    const int32_t *dates = series->dates;
+    return dates[day] < dates[last] && day + 1 < series->days && dates[day + 1] > dates[day] &&
+           dates[day + 1] < dates[last] && (last == 0 || dates[last - 1] < dates[day]);
+}
+
 /* Days must increase; the newest may come first in the file, and then all decrease. */
 static bool check_order(reading *r, price_series *series) {
     r->newest_first = price_series_orient(series);
-    for (int32_t day = 1; day < series->days;) {
-        if (series->dates[day] > series->dates[day - 1]) {
-            ++day;
+    int32_t kept = 0;
+    for (int32_t day = 0; day < series->days; ++day) {
+        if (kept > 0 && jumps_ahead(series, kept - 1, day) &&
+            !refuse_date(r, series, --kept, "is later than the days after it"))
+            return false;
+        if (kept > 0 && series->dates[day] <= series->dates[kept - 1]) {
+            char reason[64] = "is out of order";
+            if (series->dates[day] == series->dates[kept - 1])
+                snprintf(reason, sizeof reason, "is there twice, first on line %" PRId32,
+                         series->lines[kept - 1]);
+            if (!refuse_date(r, series, day, reason))
+                return false;
             continue;
         }
-        char text[DATE_SIZE], reason[64];
-        date_format(text, series->dates[day]);
-        field value = {text, DATE_SIZE - 1};
-        if (series->dates[day] == series->dates[day - 1])
-            snprintf(reason, sizeof reason, "is there twice, first on line %" PRId32,
-                     series->lines[day - 1]);
-        else
-            snprintf(reason, sizeof reason, "is out of order");
-        if (!refuse(r, series->lines[day], "date", value, reason))
-            return false;
-        price_series_remove(series, day);
+        price_series_move(series, kept++, day);
     }
+    series->days = kept;
     return true;
+}
+
+/* Left out as bad rows, days above 12 would let the others pass for months. */
+static bool check_date_order(const reading *r) {
+    if (r->order_line[ORDER_DAY_FIRST] == 0 || r->order_line[ORDER_MONTH_FIRST] > 0)
+        return true;
+    return error_set(r->error,
+                     "%s: line %" PRId32 ": the dates are written day first (DD/MM/YYYY); write "
+                     "them as YYYY-MM-DD",
+                     r->path, r->order_line[ORDER_DAY_FIRST]);
 }
 
 /* "AAPL" of "prices/AAPL.csv.gz" */
@@ -220,6 +255,8 @@ static bool check_text(const char *path, const char *data, size_t size, error *e
         return error_set(error, "%s: empty", path);
     if (size >= 2 && (memcmp(data, "\xff\xfe", 2) == 0 || memcmp(data, "\xfe\xff", 2) == 0))
         return error_set(error, "%s: UTF-16 text; save it as UTF-8", path);
+    if (memchr(data, '\r', size) && !memchr(data, '\n', size))
+        return error_set(error, "%s: its lines end as on old Macs (CR); save it with LF", path);
     const char *nul = memchr(data, '\0', size);
     if (nul)
         return error_set(error, "%s: binary, not text: a NUL at byte %zu", path,
@@ -280,7 +317,7 @@ bool price_file_parse(price_file *out, const char *path, const char *data, size_
         error_set(error, "%s: no memory for %d columns", path, r.header.columns);
         goto done;
     }
-    if (!prepare_series(&r) || !read_rows(&r, rows, end))
+    if (!prepare_series(&r) || !read_rows(&r, rows, end) || !check_date_order(&r))
         goto done;
     int64_t days = 0;
     for (int32_t i = 0; i < out->count; ++i) {

@@ -51,14 +51,11 @@ bool price_series_orient(price_series *series) {
     return true;
 }
 
-void price_series_remove(price_series *series, int32_t day) {
-    size_t after = (size_t)(series->days - day - 1);
-    memmove(series->dates + day, series->dates + day + 1, after * sizeof *series->dates);
-    memmove(series->lines + day, series->lines + day + 1, after * sizeof *series->lines);
-    memmove(series->adj_close + day, series->adj_close + day + 1,
-            after * sizeof *series->adj_close);
-    memmove(series->volume + day, series->volume + day + 1, after * sizeof *series->volume);
-    --series->days;
+void price_series_move(price_series *series, int32_t to, int32_t from) {
+    series->dates[to] = series->dates[from];
+    series->lines[to] = series->lines[from];
+    series->adj_close[to] = series->adj_close[from];
+    series->volume[to] = series->volume[from];
 }
 
 void price_series_free(price_series *series) {

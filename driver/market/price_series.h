@@ -12,8 +12,8 @@ typedef struct price_row {
 bool price_series_append(price_series *series, const price_row *row); /* false: no memory */
 /* Turns the rows around when most days are followed by an earlier one: newest first. True then. */
 bool price_series_orient(price_series *series);
-/* Removes row `day`. */
-void price_series_remove(price_series *series, int32_t day);
+/* Row `to` becomes what row `from` is. */
+void price_series_move(price_series *series, int32_t to, int32_t from);
 void price_series_free(price_series *series);
 
 /* Finds or adds a ticker of a long file: rows of one ticker usually follow each other, so the last

@@ -218,6 +218,35 @@ TEST(Market, unadjusted_split_is_warned_of) {
     EXPECT_TRUE(read.noted(date_text(weekday(30))));
 }
 
+TEST(Market, price_of_another_size_is_warned_of_without_a_jump_in_volume) {
+    auto prices = random_prices(60, 1);
+    prices[30] *= 10; // a point out of place
+    TemporaryFolder folder;
+    Market read(folder.write("A.csv", canonical_csv(prices)));
+    ASSERT_TRUE(read.ok);
+    EXPECT_EQ(read.market.warnings, 2) << read.notes; // there and back
+    EXPECT_TRUE(read.noted("(a mistake, or an unadjusted split?)")) << read.notes;
+}
+
+TEST(Market, weekly_prices_are_warned_of_once) {
+    TemporaryFolder folder;
+    std::string text = "date,close,volume\n";
+    for (int week = 0; week < 60; ++week)
+        text += date_text(weekday(5 * week)) + "," + std::to_string(100 + week % 7) + ",1000\n";
+    Market read(folder.write("A.csv", text));
+    ASSERT_TRUE(read.ok) << read.message;
+    EXPECT_EQ(read.market.warnings, 1) << read.notes;
+    EXPECT_TRUE(read.noted("(weekly or monthly ones?)")) << read.notes;
+}
+
+TEST(Market, days_to_come_are_warned_of) {
+    TemporaryFolder folder;
+    Market read(folder.write("A.csv", canonical_csv(random_prices(60, 1), 40000)));
+    ASSERT_TRUE(read.ok) << read.message;
+    EXPECT_EQ(read.market.warnings, 1);
+    EXPECT_TRUE(read.noted("1 tickers have prices of days to come, until 2167-")) << read.notes;
+}
+
 TEST(Market, missing_adjustment_is_said) {
     TemporaryFolder folder;
     std::string text = "date,close,volume\n";

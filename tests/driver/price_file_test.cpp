@@ -48,7 +48,7 @@ const char *const two_rows = "2014-01-02 10.5 1000;2014-01-03 11 1200;";
 
 TEST(PriceFile, canonical_rows_are_read) {
     Parsed parsed("date,open,high,low,close,adj_close,volume\n"
-                  "2014-01-02,1,2,3,20,10.5,1000\n2014-01-03,1,2,3,21,11,1200\n");
+                  "2014-01-02,2,3,1,20,10.5,1000\n2014-01-03,2,3,1,21,11,1200\n");
     ASSERT_TRUE(parsed.ok) << parsed.message;
     EXPECT_EQ(parsed.rows(), two_rows);
     EXPECT_STREQ(parsed.file.series[0].name, "AAPL");
@@ -160,7 +160,13 @@ TEST(PriceFile, mistakes_name_line_column_value_and_reason) {
         {"<TICKER>,<PER>,<DATE>,<CLOSE>,<VOL>\nA,5,20140102,1,1\n",
          "column period: '5' is not D, daily"},
         {"ticker,date,close,volume\n,2014-01-02,1,1\n", "column ticker: '' is not a ticker"},
-        {"date;close;volume\n2014-01-02;1,5;10\n", "'1,5' is not a number"},
+        {"date;close;volume\n2014-01-02;1,5;10\n",
+         "'1,5' is not a number; a decimal comma has to be a point"},
+        {header + "2014-01-02,\"10,51\",10\n", "'10,51' is not a number; a decimal comma"},
+        {header + first + "2014-12-03,1,1\n2014-01-06,1,1\n2014-01-07,1,1\n",
+         "line 3, column date: '2014-12-03' is later than the days after it"},
+        {"date,high,low,close,volume\n2014-01-02,9,10,9.5,1\n",
+         "line 2, column high: '9' is below the day's low"},
     };
     for (const auto &c : cases) {
         Parsed parsed(c.text);
@@ -182,6 +188,51 @@ TEST(PriceFile, bad_rows_are_counted_when_asked) {
               std::string::npos);
 }
 
+TEST(PriceFile, one_wrong_date_costs_one_row) {
+    const std::string header = "date,close,volume\n", first = "2014-01-02,10.5,1000\n",
+                      second = "2014-01-03,11,1200\n";
+    const std::string third = "2014-01-06,12,1300\n";
+    for (const std::string wrong : {"2041-01-02,1,1\n", "2012-01-02,1,1\n"})
+        for (const std::string &text :
+             {header + wrong + first + second + third, header + first + wrong + second + third,
+              header + first + second + wrong + third}) {
+            Parsed parsed(text, true);
+            ASSERT_TRUE(parsed.ok) << parsed.message;
+            // A first row from the past is just an early one.
+            const bool early = text.find(header + "2012") == 0;
+            EXPECT_EQ(parsed.file.bad_rows, early ? 0 : 1) << text;
+            EXPECT_EQ(parsed.file.series[0].days, early ? 4 : 3) << text;
+        }
+}
+
+TEST(PriceFile, every_row_turned_around_or_twice_is_counted) {
+    std::string rows, text = "date,close,volume\n";
+    for (int day = 0; day < 20; ++day)
+        rows += date_text(weekday(day)) + ",10,1\n";
+    Parsed twice(text + rows + rows, true);
+    ASSERT_TRUE(twice.ok);
+    EXPECT_EQ(twice.file.series[0].days, 20);
+    EXPECT_EQ(twice.file.bad_rows, 20);
+}
+
+TEST(PriceFile, days_before_months_are_refused_even_when_bad_rows_are_skipped) {
+    // The days up to the 12th could pass for months.
+    std::string text = "date,close,volume\n";
+    for (const char *date : {"10/01/2014", "11/01/2014", "12/01/2014", "13/01/2014", "14/01/2014"})
+        text += std::string(date) + ",10,1\n";
+    for (bool skip : {false, true}) {
+        Parsed parsed(text, skip);
+        EXPECT_FALSE(parsed.ok);
+        EXPECT_NE(parsed.message.find("line 5"), std::string::npos) << parsed.message;
+    }
+    Parsed skipped(text, true);
+    EXPECT_NE(skipped.message.find("day first (DD/MM/YYYY)"), std::string::npos);
+    // One such date among months first is a bad row.
+    Parsed one("date,close,volume\n01/10/2014,1,1\n01/13/2014,1,1\n14/01/2014,1,1\n", true);
+    ASSERT_TRUE(one.ok) << one.message;
+    EXPECT_EQ(one.file.bad_rows, 1);
+}
+
 TEST(PriceFile, what_is_no_price_file_is_called_by_name) {
     const struct {
         std::string text;
@@ -195,6 +246,7 @@ TEST(PriceFile, what_is_no_price_file_is_called_by_name) {
                      "d\0a\0",
                      6),
          "UTF-16"},
+        {"date,close,volume\r2014-01-02,1,1\r", "lines end as on old Macs"},
         {"<!DOCTYPE html><html>", "a web page"},
         {"  <HTML>", "a web page"},
         {"{\"chart\":{}}", "JSON"},
