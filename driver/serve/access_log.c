@@ -1,17 +1,10 @@
 #define _POSIX_C_SOURCE 200809L
 #include "serve/access_log.h"
 
-#include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum { LINE_MOST = 2048, VALUE_MOST = 256 };
-
-/* Lines of different workers must not mix within a pipe. */
-static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 
 static const char *moment(access_log *log) {
     struct timespec now;
@@ -48,7 +41,7 @@ static void add_text(access_log *log, const char *key, const char *value) {
 }
 
 void access_log_add(access_log *log, const access_entry *entry, int64_t now_ns) {
-    if (log->fd < 0) {
+    if (!log->writer) {
         return;
     }
     if (sizeof log->buffer - log->used < LINE_MOST + 3 * 6 * VALUE_MOST) {
@@ -82,18 +75,7 @@ void access_log_flush(access_log *log, int64_t now_ns, bool force) {
     if (log->used == 0 || (!force && !old && log->used < sizeof log->buffer / 2)) {
         return;
     }
-    pthread_mutex_lock(&writing);
-    for (size_t done = 0; done < log->used;) {
-        ssize_t written = write(log->fd, log->buffer + done, log->used - done);
-        if (written < 0 && errno == EINTR) {
-            continue;
-        }
-        if (written < 0) {
-            break; /* a log that can't be written must not stop the service */
-        }
-        done += (size_t)written;
-    }
-    pthread_mutex_unlock(&writing);
+    log_writer_give(log->writer, log->buffer, log->used);
     log->used = 0;
     log->flushed_ns = now_ns;
 }

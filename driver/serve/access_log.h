@@ -1,5 +1,5 @@
-/* One JSON line a request, in the form of Cloud Logging's httpRequest. Lines of one worker are
- * gathered and written together, whole lines at a time. */
+/* One JSON line a request, in the form of Cloud Logging's httpRequest. A worker gathers its lines
+ * and hands them to the writer together. */
 #ifndef SERVE_ACCESS_LOG_H
 #define SERVE_ACCESS_LOG_H
 
@@ -7,12 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "serve/log_writer.h"
+
 enum { ACCESS_LOG_BUFFER = 32768, ACCESS_LOG_DELAY_MS = 100 };
 
 typedef struct access_log {
-    int fd; /* -1: off */
+    log_writer *writer; /* NULL: off */
     size_t used;
-    int64_t flushed_ns; /* when it was last written */
+    int64_t flushed_ns; /* when lines were last handed over */
     int64_t second;     /* that `moment` shows */
     char moment[24];
     char buffer[ACCESS_LOG_BUFFER];
@@ -27,7 +29,7 @@ typedef struct access_entry {
 
 void access_log_add(access_log *log, const access_entry *entry, int64_t now_ns);
 
-/* Writes what is waiting when it is much or old enough, or in any case with `force`. */
+/* Hands over what is waiting when it is much or old enough, or in any case with `force`. */
 void access_log_flush(access_log *log, int64_t now_ns, bool force);
 
 #endif

@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "serve/event_log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -26,8 +27,11 @@ void event_log(const char *severity, const char *format, ...) {
     json_end(&json);
     text_append(&json.text, "\n", 1);
     if (text_ok(&json.text)) {
-        /* A log that can't be written has nowhere to be reported. */
-        ssize_t written = write(STDERR_FILENO, json.text.data, json.text.length);
+        /* An event that can't be written has nowhere to be reported, and who writes it has better
+         * things to do than to wait for a reader that is stuck. */
+        struct pollfd ready = {.fd = STDERR_FILENO, .events = POLLOUT};
+        ssize_t written =
+            poll(&ready, 1, 0) == 1 ? write(STDERR_FILENO, json.text.data, json.text.length) : 0;
         (void)written;
     }
     json_free(&json);

@@ -165,6 +165,9 @@ void metrics_write(text *out, const metrics *sum, const metrics_gauges *gauges) 
     single(out, "rp_connections_stalled_total", "counter",
            "Connections closed because a request took too long to arrive or to be read.",
            (double)read_counter(&sum->stalled));
+    single(out, "rp_access_log_dropped_lines_total", "counter",
+           "Lines of the access log that were dropped because it could not be written in time.",
+           (double)gauges->dropped_log_lines);
     single(out, "rp_ready", "gauge", "1 while requests are welcome, 0 while draining.",
            gauges->ready);
     head(out, "rp_reloads_total", "counter", "Reloads of checkpoint and prices by result.");

@@ -64,6 +64,7 @@ typedef struct metrics_gauges {
     double start_time_seconds;
     int ready;
     int64_t connections, refused_connections;
+    uint64_t dropped_log_lines;
     int64_t reloads, reload_failures;
 } metrics_gauges;
 

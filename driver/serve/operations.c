@@ -25,6 +25,8 @@ void handle_metrics(request *request) {
                                    .ready = !server_is_draining(server),
                                    .connections = server_open_connections(server),
                                    .refused_connections = atomic_load(&server->refused),
+                                   .dropped_log_lines =
+                                       server->log ? log_writer_dropped(server->log) : 0,
                                    .reloads = reloads.reloads,
                                    .reload_failures = reloads.failures};
     metrics sum;

@@ -248,16 +248,16 @@ static bool watch_signals(server *server, error *error) {
 static bool open_log(server *server, error *error) {
     const char *path = server->options.access_log;
     if (strcmp(path, "off") == 0) {
-        server->log_fd = -1;
-    } else if (strcmp(path, "-") == 0) {
-        server->log_fd = dup(STDOUT_FILENO);
-    } else {
-        server->log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-        if (server->log_fd < 0) {
-            return error_set(error, "--access-log %s: %s", path, strerror(errno));
-        }
+        return true;
     }
-    return true;
+    const int fd = strcmp(path, "-") == 0
+                       ? dup(STDOUT_FILENO)
+                       : open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        return error_set(error, "--access-log %s: %s", path, strerror(errno));
+    }
+    server->log = log_writer_create(fd, error);
+    return server->log != NULL;
 }
 
 static bool start(server *server, error *error) {
@@ -302,8 +302,11 @@ static void finish(server *server) {
     }
     free(server->workers);
     free(server->peers);
-    const int descriptors[] = {server->listen_fd, server->signal_fd, server->log_fd};
-    for (int i = 0; i < 3; i++) {
+    if (server->log) {
+        log_writer_close(server->log);
+    }
+    const int descriptors[] = {server->listen_fd, server->signal_fd};
+    for (int i = 0; i < 2; i++) {
         if (descriptors[i] >= 0) {
             close(descriptors[i]);
         }
@@ -312,7 +315,7 @@ static void finish(server *server) {
 }
 
 bool server_run(const server_options *options, error *error) {
-    server server = {.options = *options, .listen_fd = -1, .signal_fd = -1, .log_fd = -1};
+    server server = {.options = *options, .listen_fd = -1, .signal_fd = -1};
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int64_t workers = options->workers > 0 ? options->workers : cores > 0 ? cores : 1;
     server.worker_count = (int32_t)(workers < SERVER_WORKERS_MOST ? workers : SERVER_WORKERS_MOST);

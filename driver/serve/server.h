@@ -47,7 +47,8 @@ typedef struct server {
     model_store *store;
     worker *workers; /* [worker_count] */
     int32_t worker_count;
-    int listen_fd, signal_fd, log_fd;
+    int listen_fd, signal_fd;
+    log_writer *log;   /* owned; NULL: off */
     double start_time; /* seconds since 1970 */
     atomic_bool draining, closing, cut_off;
     atomic_llong refused;

@@ -304,7 +304,7 @@ static struct MHD_Daemon *start_daemon(worker *worker, const server_options *opt
 bool worker_start(worker *worker, struct server *server, int32_t index, error *error) {
     worker->server = server;
     worker->index = index;
-    worker->log.fd = server->log_fd;
+    worker->log.writer = server->log;
     pthread_mutex_init(&worker->mutex, NULL);
     worker->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     refresh_snapshot(worker);

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 
@@ -37,11 +38,12 @@ class Answer:
 class Service:
     """A running service; a context manager that makes sure it ends cleanly."""
 
-    def __init__(self, checkpoint, prices, *options):
+    def __init__(self, checkpoint, prices, *options, stdout=None):
+        self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [PROGRAM, "serve", "--checkpoint", checkpoint, "--prices", prices, "--port", "0"]
             + [str(option) for option in options],
-            stdout=subprocess.PIPE,
+            stdout=stdout or self.log,  # a pipe would fill up
             stderr=subprocess.PIPE,
         )
         self.events = []
@@ -86,7 +88,9 @@ class Service:
     def stop(self, timeout=20):
         """Exit status after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
-        self.out, err = self.process.communicate(timeout=timeout)
+        _, err = self.process.communicate(timeout=timeout)
+        self.log.seek(0)
+        self.out = self.log.read()
         self.events += err.decode().splitlines()
         return self.process.returncode
 

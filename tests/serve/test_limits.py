@@ -1,6 +1,10 @@
 """What is malformed, too large, too slow or forbidden: a 4xx that says why, and life goes on."""
 
+import http.client
 import json
+import os
+import re
+import select
 import socket
 import time
 
@@ -200,6 +204,45 @@ def test_token_guards_all_but_health(start, checkpoints, prices, tmp_path):
         assert service.get("/v2", Authorization="Bearer correct-horse-battery").status == 200
         answer = service.post("/predict", {"ticker": "SYN0001"})
         assert answer.status == 401 and answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_access_log_whose_reader_is_stuck_stops_nobody(start, checkpoints, prices):
+    reader, writer = os.pipe()
+    path = "/" + "x" * 250
+    with start(checkpoints[0], prices, stdout=writer) as service:
+        os.close(writer)
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+        asked = dropped = 0
+        while dropped == 0 and asked < 20000:  # the pipe, two buffers of 1 MiB, then it must drop
+            for _ in range(500):
+                connection.request("GET", path)
+                assert connection.getresponse().read()
+            asked += 500
+            metrics = service.get("/metrics").body.decode()
+            dropped = int(re.search(r"^rp_access_log_dropped_lines_total (\d+)", metrics, re.M)[1])
+        assert dropped > 0
+        received = b""
+        while b"were dropped" not in received:
+            chunk = os.read(reader, 65536)
+            assert chunk
+            received += chunk
+            if select.select([reader], [], [], 0.3)[0] == []:
+                service.get("/healthz")
+        lines = [json.loads(line) for line in received.splitlines()]
+        (message,) = [line["message"] for line in lines if "message" in line]
+        assert int(message.split()[0]) >= dropped
+    os.close(reader)
+
+
+def test_stuck_access_log_does_not_delay_the_end(start, checkpoints, prices):
+    reader, writer = os.pipe()
+    with start(checkpoints[0], prices, stdout=writer) as service:
+        os.close(writer)
+        for _ in range(400):
+            service.get("/" + "x" * 250)
+        began = time.monotonic()
+        assert service.stop() == 0 and time.monotonic() - began < 8
+    os.close(reader)
 
 
 def test_access_log_is_json_lines_even_of_hostile_text(start, checkpoints, prices):
