@@ -81,6 +81,7 @@ class Service:
             try:
                 while chunk := connection.recv(65536):
                     received += chunk
+                    connection.settimeout(0.5)
             except (TimeoutError, ConnectionResetError):
                 pass
             return received

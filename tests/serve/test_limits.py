@@ -137,7 +137,7 @@ def test_compressed_body_is_refused_after_it_was_read(service):
     (b"DELETE /predict HTTP/1.1\r\nHost: x\r\n\r\n", 405),
 ])  # fmt: skip
 def test_request_line_that_is_wrong_is_refused(service, line, status):
-    assert service.raw(line, 2).startswith(b"HTTP/1.1 %d " % status)
+    assert service.raw(line).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_pipelined_requests_are_answered_in_order(service):
