@@ -25,6 +25,11 @@ else()
         $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${RP_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>)
     target_link_options(rp_options INTERFACE -fsanitize=${RP_SANITIZE})
 endif()
+if(RP_FUZZ)
+    # vptr and function need the C++ runtime, which clang does not give a C program.
+    target_compile_options(rp_options INTERFACE
+        $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=fuzzer-no-link;-fno-sanitize=vptr,function>)
+endif()
 
 # rp_enabled(<out> <option value> <found> <name> <hint>): one rule for AUTO, ON and OFF.
 function(rp_enabled out value found name hint)

@@ -51,13 +51,14 @@ void access_log_add(access_log *log, const access_entry *entry, int64_t now_ns) 
                            : entry->status >= 400 ? "WARNING"
                                                   : "INFO";
     const char *second = moment(log);
+    char method[6 * VALUE_MOST + 1];
     log->used += (size_t)snprintf(
         log->buffer + log->used, sizeof log->buffer - log->used,
-        "{\"time\":\"%sZ\",\"severity\":\"%s\",\"httpRequest\":{\"requestMethod\":\"%.16s\","
+        "{\"time\":\"%sZ\",\"severity\":\"%s\",\"httpRequest\":{\"requestMethod\":\"%.96s\","
         "\"status\":%d,\"requestSize\":\"%zu\",\"responseSize\":\"%zu\",\"latency\":\"%.6fs\","
         "\"remoteIp\":\"%.64s\"",
-        second, severity, entry->method, entry->status, entry->request_size, entry->response_size,
-        (double)entry->duration_ns * 1e-9, entry->peer);
+        second, severity, escape(method, entry->method), entry->status, entry->request_size,
+        entry->response_size, (double)entry->duration_ns * 1e-9, entry->peer);
     add_text(log, "requestUrl", entry->uri);
     if (entry->user_agent) {
         add_text(log, "userAgent", entry->user_agent);

@@ -104,6 +104,9 @@ static bool take_number(scanner *s, float *out) {
     if (!take_exponent(s, &exponent) || exponent <= -POWERS || exponent >= POWERS) {
         return false;
     }
+    if (negative && mantissa == 0) {
+        return false; /* to jansson "-0" is a whole number, without a sign, and "-0.0" has one */
+    }
     double value = exponent < 0 ? (double)mantissa / power_of_ten[-exponent]
                                 : (double)mantissa * power_of_ten[exponent];
     return round_to_float(out, negative ? -value : value);

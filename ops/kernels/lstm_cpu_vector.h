@@ -29,21 +29,25 @@ constexpr int lanes = 8;
 constexpr int lanes = 4;
 #endif
 
-typedef float vec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
-typedef uint32_t uvec __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef float vec __attribute__((vector_size(lanes * 4)));
+typedef int32_t ivec __attribute__((vector_size(lanes * 4)));
+typedef uint32_t uvec __attribute__((vector_size(lanes * 4)));
+// As they lie in arrays. Apart from the types above, because clang forgets the alignment of 4 in an
+// array of such vectors and then stores with instructions that need 64.
+typedef float vec_in_memory __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
+typedef int32_t ivec_in_memory __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
 
 RP_INLINE vec load(const float *from) {
-    return *reinterpret_cast<const vec *>(from);
+    return *reinterpret_cast<const vec_in_memory *>(from);
 }
 RP_INLINE ivec load(const int32_t *from) {
-    return *reinterpret_cast<const ivec *>(from);
+    return *reinterpret_cast<const ivec_in_memory *>(from);
 }
 RP_INLINE void store(float *to, vec value) {
-    *reinterpret_cast<vec *>(to) = value;
+    *reinterpret_cast<vec_in_memory *>(to) = value;
 }
 RP_INLINE void store(int32_t *to, ivec value) {
-    *reinterpret_cast<ivec *>(to) = value;
+    *reinterpret_cast<ivec_in_memory *>(to) = value;
 }
 
 RP_INLINE vec broadcast(float value) {
