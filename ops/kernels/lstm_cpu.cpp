@@ -93,14 +93,11 @@ void LstmCpu::run(float *out, Scratch &scratch, const float *features, const int
     const LstmCpuWork &work = scratch.buffers_->buffers.work;
     for (int64_t first = 0; first < windows; first += kernels.slice) {
         const int64_t count = std::min(kernels.slice, windows - first);
-        // A single window uses about twice the arithmetic of a window in a full slice.
-        if (2 * count > kernels.slice) {
-            kernels.predict_slice(out + first, model, work,
-                                  {features, window_ends + first, count, first});
-            continue;
-        }
-        for (int64_t w = first; w < first + count; ++w) {
-            kernels.predict_single(out + w, model, work, features, window_ends[w]);
+        if (count == 1) {
+            kernels.predict_single(out + first, model, work, features, window_ends[first]);
+        } else {
+            kernels.predict_rows(out + first, model, work,
+                                 {features, window_ends + first, count, first});
         }
     }
 }

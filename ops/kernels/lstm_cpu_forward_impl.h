@@ -109,12 +109,6 @@ void step_layer(const LstmCpuLayer &layer, int64_t hidden, int64_t units,
     }
 }
 
-inline void fill_zero(float *to, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-        to[i] = 0.0f;
-    }
-}
-
 // x [T][F][S]
 void gather_slice(float *x, const LstmCpuShape &shape, const LstmCpuSlice &windows) {
     const int64_t count = static_cast<int64_t>(shape.time_steps) * shape.features;
@@ -181,26 +175,6 @@ void forward_slice(float *saved, float *h, int64_t h_stride, const LstmCpuModel 
         for (int v = 0; v < slice_vectors; ++v) {
             store(h + unit * h_stride + v * lanes, load(last + unit * slice + v * lanes));
         }
-    }
-}
-
-// y = (h - mean) / std by the running statistics; out = head . leaky_relu(y) + bias.
-void predict_slice(float *out, const LstmCpuModel &model, const LstmCpuWork &work,
-                   const LstmCpuSlice &windows) {
-    run_layers(nullptr, model, work, windows, {0, 0, 0, 1.0f});
-    const float *h = last_h(model, work);
-    float sums[slice];
-    for (int v = 0; v < slice_vectors; ++v) {
-        vec sum = {};
-        for (int64_t unit = 0; unit < model.shape.hidden; ++unit) {
-            const vec y = (load(h + unit * slice + v * lanes) - model.norm_mean[unit]) *
-                          model.norm_inverse_std[unit];
-            sum += leaky_relu(y, model.negative_slope) * model.head_weight[unit];
-        }
-        store(sums + v * lanes, sum + model.head_bias);
-    }
-    for (int64_t s = 0; s < windows.count; ++s) {
-        out[s] = sums[s];
     }
 }
 

@@ -4,15 +4,14 @@
 #include "kernels/lstm_cpu_backward_impl.h"
 #include "kernels/lstm_cpu_forward_impl.h"
 #include "kernels/lstm_cpu_head_impl.h"
-#include "kernels/lstm_cpu_single_impl.h"
+#include "kernels/lstm_cpu_predict_impl.h"
 
 namespace rp {
 namespace {
 
 constexpr LstmCpuKernels kernels_named(const char *name) {
-    return {name,           lanes,         slice,         unit_tile,      output_tile,
-            project_width,  recur_vectors, predict_slice, predict_single, forward_slice,
-            backward_slice, train_head,    adam_update};
+    return {name,           lanes,         slice,          unit_tile,  output_tile, predict_rows,
+            predict_single, forward_slice, backward_slice, train_head, adam_update};
 }
 
 } // namespace

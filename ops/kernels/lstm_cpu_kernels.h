@@ -19,13 +19,13 @@ constexpr int64_t lstm_cpu_steps_together = 2;
 // A layer's weights as the kernels read them: front to back, each tile contiguous.
 struct LstmCpuLayer {
     int64_t inputs;               // K
-    const float *forward;         // [U/unit_tile][K + H][unit_tile][4 gates]
-    const float *bias;            // [U][4], b_ih + b_hh
-    const float *backward_hidden; // [U/output_tile][4H][output_tile]: W_hh by columns
+    const float *forward;         // [U/unit_tile][K + H][unit_tile][4 gates], training
+    const float *bias;            // [U][4], b_ih + b_hh, training
+    const float *backward_hidden; // [U/output_tile][4H][output_tile]: W_hh by columns, training
     const float *backward_input;  // the same of W_ih; above the first layer
-    const float *project;         // [4U/project_width][K][project_width]: W_ih of one window
-    const float *recur;           // blocks of `width` units (lstm_cpu_block_width): [H][4][width]
-    const float *project_bias;    // [4U], in the order of recur's blocks: [4][width]
+    const float *project;         // [U/V][K][4 gates][V]: W_ih, inference
+    const float *recur;           // [U/V][H][4][V]: W_hh, inference
+    const float *gate_bias;       // [U/V][4][V], b_ih + b_hh, inference
 };
 
 struct LstmCpuModel {
@@ -47,9 +47,9 @@ struct LstmCpuDropout {
 
 // One thread's buffers; see lstm_cpu_work_assign.
 struct LstmCpuWork {
-    float *x;                       // [T][F][S]
-    float *h[lstm_cpu_most_layers]; // [2][U][S], two time steps in turn
-    float *c[lstm_cpu_most_layers]; // [U][S]
+    float *x;                       // [T][F][S]; inference: [count][T][F]
+    float *h[lstm_cpu_most_layers]; // [2][U][S], two time steps in turn; inference: [2][count][U]
+    float *c[lstm_cpu_most_layers]; // [U][S]; inference: [count][U]
     float *sequence[2];             // [T][U] of one window, two layers in turn
     float *gates;                   // [T][4U] of one window
     // training
@@ -99,15 +99,13 @@ struct LstmCpuAdam {
 
 struct LstmCpuKernels {
     const char *name;
-    int64_t lanes, slice;  // V, S
-    int64_t unit_tile;     // units of a forward tile
-    int64_t output_tile;   // outputs of a backward tile
-    int64_t project_width; // gates of a projection tile
-    int64_t recur_vectors; // vectors of units of a one-window block: a power of two
+    int64_t lanes, slice; // V, S
+    int64_t unit_tile;    // units of a forward tile
+    int64_t output_tile;  // outputs of a backward tile
 
-    // out [count] = predictions.
-    void (*predict_slice)(float *out, const LstmCpuModel &, const LstmCpuWork &,
-                          const LstmCpuSlice &);
+    // out [count] = predictions; count is at most S.
+    void (*predict_rows)(float *out, const LstmCpuModel &, const LstmCpuWork &,
+                         const LstmCpuSlice &);
     void (*predict_single)(float *out, const LstmCpuModel &, const LstmCpuWork &,
                            const float *features, int32_t end);
     // saved [T][L][U][5][S]: i, f, g, o, c, where the sign of o is set when h was dropped.
@@ -130,16 +128,6 @@ const LstmCpuKernels *lstm_cpu_kernels_avx512();
 
 // The kernels of `isa`, or of the best one that this machine has when it has not that one.
 const LstmCpuKernels &lstm_cpu_kernels(LstmCpuIsa isa);
-
-// Units of the one-window block that begins at `unit`: as many vectors as recur_vectors, or the
-// largest power of two that is left.
-static inline int64_t lstm_cpu_block_width(int64_t unit, int64_t units, int64_t lanes,
-                                           int64_t vectors) {
-    while (vectors * lanes > units - unit) {
-        vectors /= 2;
-    }
-    return vectors * lanes;
-}
 
 static inline int64_t lstm_cpu_round_up(int64_t count, int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;

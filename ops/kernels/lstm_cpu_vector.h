@@ -70,6 +70,12 @@ RP_INLINE vec load_once(const float *from) {
     return value;
 }
 
+inline void fill_zero(float *to, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        to[i] = 0.0f;
+    }
+}
+
 // Written so that a NaN in `value` stays a NaN.
 RP_INLINE vec at_most(vec value, float limit) {
 #if defined(__AVX512F__)

@@ -28,15 +28,15 @@ Pieces assign_model(LstmCpuModel &model, float *memory, LstmCpuUse use) {
     for (int64_t l = 0; l < model.shape.layers; ++l) {
         LstmCpuLayer &layer = model.layer[l];
         const int64_t K = layer.inputs = lstm_cpu_layer_inputs(model.shape, l);
-        layer.forward = pieces.take(4 * U * (K + H));
-        layer.bias = pieces.take(4 * U);
         if (use == LstmCpuUse::training) {
+            layer.forward = pieces.take(4 * U * (K + H));
+            layer.bias = pieces.take(4 * U);
             layer.backward_hidden = pieces.take(4 * H * U);
             layer.backward_input = l > 0 ? pieces.take(4 * H * U) : nullptr;
         } else {
             layer.project = pieces.take(4 * U * K);
             layer.recur = pieces.take(4 * U * H);
-            layer.project_bias = pieces.take(4 * U);
+            layer.gate_bias = pieces.take(4 * U);
         }
     }
     model.head_weight = pieces.take(U);
@@ -114,7 +114,7 @@ LstmCpuWeights::LstmCpuWeights(const LstmCpuShape &shape, const LstmCpuKernels &
     assign_model(model, memory_.data(), use);
 }
 
-// Forward tiles and, for inference, one-window blocks of one unit.
+// The forward tiles of one unit.
 void LstmCpuWeights::pack_unit(const float *layer_parameters, int64_t layer, int64_t unit) {
     const LstmCpuLayer &to = model.layer[layer];
     const int64_t H = model.shape.hidden, K = to.inputs, tile = kernels_.unit_tile;
@@ -131,25 +131,24 @@ void LstmCpuWeights::pack_unit(const float *layer_parameters, int64_t layer, int
         }
         writable(to.bias)[unit * 4 + gate] = input_bias[row] + hidden_bias[row];
     }
-    if (use_ != LstmCpuUse::inference) {
-        return;
-    }
-    int64_t first = 0, width = 0; // the one-window block that holds the unit
-    do {
-        first += width;
-        width = lstm_cpu_block_width(first, model.units, kernels_.lanes, kernels_.recur_vectors);
-    } while (first + width <= unit);
+}
+
+// The same for inference: a vector of units side by side.
+void LstmCpuWeights::pack_lane(const float *layer_parameters, int64_t layer, int64_t unit) {
+    const LstmCpuLayer &to = model.layer[layer];
+    const int64_t H = model.shape.hidden, K = to.inputs, V = kernels_.lanes;
+    const float *input_weight = layer_parameters, *hidden_weight = input_weight + 4 * H * K;
+    const float *input_bias = hidden_weight + 4 * H * H, *hidden_bias = input_bias + 4 * H;
+    const int64_t first = unit / V * V;
     for (int64_t gate = 0; gate < 4; ++gate) {
-        const int64_t row = gate * H + unit, place = gate * width + unit - first;
-        for (int64_t k = 0; k < H; ++k) {
-            writable(to.recur)[(first * H + k * width) * 4 + place] = hidden_weight[row * H + k];
-        }
-        const int64_t column = first * 4 + place, wide = kernels_.project_width;
+        const int64_t row = gate * H + unit, place = gate * V + unit % V;
         for (int64_t k = 0; k < K; ++k) {
-            writable(to.project)[column / wide * wide * K + k * wide + column % wide] =
-                input_weight[row * K + k];
+            writable(to.project)[4 * (first * K + k * V) + place] = input_weight[row * K + k];
         }
-        writable(to.project_bias)[column] = input_bias[row] + hidden_bias[row];
+        for (int64_t k = 0; k < H; ++k) {
+            writable(to.recur)[4 * (first * H + k * V) + place] = hidden_weight[row * H + k];
+        }
+        writable(to.gate_bias)[4 * first + place] = input_bias[row] + hidden_bias[row];
     }
 }
 
@@ -175,9 +174,11 @@ void LstmCpuWeights::pack(const float *parameters, int64_t part, int64_t parts) 
     for (int64_t l = 0; l < model.shape.layers; ++l) {
         const float *layer_parameters = parameters + lstm_cpu_layer_offset(model.shape, l);
         for (int64_t unit = H * part / parts; unit < H * (part + 1) / parts; ++unit) {
-            pack_unit(layer_parameters, l, unit);
             if (use_ == LstmCpuUse::training) {
+                pack_unit(layer_parameters, l, unit);
                 pack_columns(layer_parameters, l, unit);
+            } else {
+                pack_lane(layer_parameters, l, unit);
             }
         }
     }

@@ -46,6 +46,7 @@ class LstmCpuWeights {
 
   private:
     void pack_unit(const float *layer_parameters, int64_t layer, int64_t unit);
+    void pack_lane(const float *layer_parameters, int64_t layer, int64_t unit);
     void pack_columns(const float *layer_parameters, int64_t layer, int64_t unit);
 
     const LstmCpuKernels &kernels_;
