@@ -6,6 +6,8 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <vector>
+
 #include "ops/kernels/random.h"
 #include "ops/torch/lstm_dropout.h"
 
@@ -37,25 +39,28 @@ at::Tensor lstm_dropout(const at::Tensor &input, const at::Tensor &step, int64_t
     return op.call(input, step, seed, layer, p);
 }
 
+// Row by row: at one cell after another all time steps' lines would meet in the same cache sets.
 template <typename scalar_t>
 void drop(scalar_t *output, const scalar_t *input, at::IntArrayRef sizes, int64_t step,
           int64_t seed, int64_t layer, float p) {
     const int64_t time_steps = sizes[0], batch = sizes[1], hidden = sizes[2];
     const uint32_t threshold = rp_dropout_threshold(p);
     const scalar_t scale = rp_dropout_scale(threshold);
-    at::parallel_for(0, batch * hidden, 4096, [&](int64_t begin, int64_t end) {
-        for (int64_t cell = begin; cell < end; ++cell) {
-            uint32_t keep = 0;
+    at::parallel_for(0, batch, 16, [&](int64_t begin, int64_t end) {
+        std::vector<uint32_t> keep(static_cast<size_t>(hidden));
+        for (int64_t row = begin; row < end; ++row) {
             for (int64_t t = 0; t < time_steps; ++t) {
-                if (t % 8 == 0) {
-                    keep = rp_dropout_keep_bits(
-                        rp_dropout_block((uint64_t)seed, step, (uint32_t)(cell / hidden),
-                                         (uint32_t)layer, (uint32_t)(cell % hidden),
-                                         (uint32_t)(t / 8)),
+                for (int64_t unit = 0; t % 8 == 0 && unit < hidden; ++unit) {
+                    keep[unit] = rp_dropout_keep_bits(
+                        rp_dropout_block((uint64_t)seed, step, (uint32_t)row, (uint32_t)layer,
+                                         (uint32_t)unit, (uint32_t)(t / 8)),
                         threshold);
                 }
-                const int64_t at = t * batch * hidden + cell;
-                output[at] = keep >> t % 8 & 1u ? input[at] * scale : scalar_t(0);
+                const int64_t first = (t * batch + row) * hidden;
+                for (int64_t unit = 0; unit < hidden; ++unit) {
+                    const bool kept = keep[unit] >> t % 8 & 1u;
+                    output[first + unit] = kept ? input[first + unit] * scale : scalar_t(0);
+                }
             }
         }
     });
