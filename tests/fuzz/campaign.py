@@ -30,7 +30,11 @@ def main():
             target, corpus, f"-runs={arguments.runs}", f"-max_total_time={arguments.seconds}"
         )
         (corpus / "log").write_text(output)
-        row = record.write_row("fuzz (ASan, UBSan, LSan)", target, executions, seconds, int(status != 0))
+        kept = fuzzer.FUZZ / "regressions" / target
+        row = record.write_row(
+            "fuzz (ASan, UBSan, LSan)", target, executions, seconds, int(status != 0),
+            found_and_fixed_before=sorted(p.name for p in kept.iterdir()) if kept.is_dir() else [],
+        )  # fmt: skip
         print(f"{target}: {executions} executions, {row['seconds']} s, {row['found']} found", flush=True)
         failed |= status != 0
     return 1 if failed else 0

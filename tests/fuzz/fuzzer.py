@@ -25,7 +25,7 @@ def run(target, corpus, *options, timeout=None):
         BIN / f"{target}_fuzz",
         *([f"-dict={dictionary}"] if dictionary.exists() else []),
         f"-artifact_prefix={failures}/",
-        "-timeout=10",
+        "-timeout=120", # wall clock, on machines that may be busy
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
         *options,

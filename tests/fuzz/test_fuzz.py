@@ -1,13 +1,7 @@
 """A few seconds of every fuzz target; the long campaign is campaign.py."""
 
-import pathlib
-import sys
-
+import fuzzer
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-import fuzzer  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (fuzzer.BIN / "planted_fuzz").exists(),

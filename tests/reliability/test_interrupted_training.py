@@ -1,0 +1,135 @@
+"""Training that is ended, or whose disk fails, at every moment that matters."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+
+import kill9
+import pytest
+import training
+
+pytestmark = pytest.mark.skipif(
+    not training.FAULTS.exists(), reason=f"{training.FAULTS} is not built (needs GoogleTest)"
+)
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory):
+    return training.make_prices(tmp_path_factory.mktemp("market") / "prices")
+
+
+@pytest.fixture(scope="module")
+def whole(prices, tmp_path_factory):
+    return training.whole_run(prices, tmp_path_factory.mktemp("whole") / "model")
+
+
+def step(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return int(json.loads(data[8 : 8 + length])["__metadata__"]["training.step"])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+def test_signals_at_random_moments_lose_nothing(tmp_path, name):
+    chain = kill9.campaign(tmp_path, 8, signal.Signals[name], seed=2)
+    assert chain.problems == []
+
+
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "close", "rename"])
+@pytest.mark.parametrize("save", [1, 2, 5])
+def test_kill_inside_a_save_leaves_the_one_before(prices, whole, tmp_path, call, save):
+    model = tmp_path / "model"
+    killed = training.train(prices, model, fault=f"{call}:{save}:kill")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert set(names(tmp_path)) <= {"model", "model.partial"}
+    if save > 1:
+        assert step(model) == (save - 1) * training.EVERY
+    assert training.train(prices, model).returncode == 0
+    assert model.read_bytes() == whole
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("every", [1, 5, 7])
+def test_resume_at_any_step_equals_uninterrupted(prices, whole, tmp_path, every):
+    """Killed as the fourth save is about to take the name: the third, wherever in an epoch, stays."""
+    model = tmp_path / "model"
+    killed = training.train(prices, model, fault="rename:4:kill", every=every)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert step(model) == 3 * every
+    assert training.train(prices, model).returncode == 0
+    assert model.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "call, error, said",
+    [
+        ("open", "EROFS", "Read-only file system"),
+        ("open", "EACCES", "Permission denied"),
+        ("write", "ENOSPC", "No space left on device"),
+        ("write", "EIO", "Input/output error"),
+        ("fsync", "EIO", "Input/output error"),
+        ("close", "EIO", "Input/output error"),
+        ("rename", "EIO", "Input/output error"),
+    ],
+)
+def test_disk_fault_keeps_the_old_checkpoint_and_says_why(prices, whole, tmp_path, call, error, said):
+    model = tmp_path / "model"
+    failed = training.train(prices, model, fault=f"{call}:3:{error}")
+    assert failed.returncode == 1
+    assert said in failed.stderr and str(model) in failed.stderr
+    assert names(tmp_path) == ["model"]
+    assert step(model) == 2 * training.EVERY
+    assert training.train(prices, model).returncode == 0
+    assert model.read_bytes() == whole
+
+
+@pytest.mark.parametrize("effect", ["short", "EINTR"])
+def test_short_and_interrupted_writes_are_completed(prices, whole, tmp_path, effect):
+    model = tmp_path / "model"
+    done = training.train(prices, model, fault=f"write:1:{effect}")
+    assert done.returncode == 0, done.stderr
+    assert model.read_bytes() == whole
+
+
+def test_save_is_on_disk_before_it_takes_the_name(prices, tmp_path):
+    """A crash of the machine keeps the old file or the new one: data, then name, then folder."""
+    model, log = tmp_path / "models" / "model", tmp_path / "log"
+    model.parent.mkdir()
+    done = training.train(prices, model, epochs=1, every=1000, log=log, path=str(model.parent))
+    assert done.returncode == 0, done.stderr
+    calls = [line.split(maxsplit=1)[0] for line in log.read_text().splitlines()]
+    assert calls == ["open", "write", "fsync", "close", "rename", "fsync", "close"]
+
+
+def test_read_only_folder_is_a_clear_error(prices, tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):
+        pytest.skip("root may write everywhere; open:1:EROFS above stands for it")
+    failed = training.train(prices, folder / "model")
+    assert failed.returncode == 1
+    assert "Permission denied" in failed.stderr
+
+
+@pytest.mark.parametrize("call, error", [("write", "ENOSPC"), ("fsync", "EIO"), ("rename", "EIO")])
+def test_disk_fault_keeps_the_old_report(prices, tmp_path, call, error):
+    model, out = tmp_path / "model", tmp_path / "report.json"
+    assert training.train(prices, model, epochs=1).returncode == 0
+    out.write_text("old")
+    environment = os.environ | {
+        "LD_PRELOAD": str(training.FAULTS), "RP_FAULT": f"{call}:1:{error}", "RP_FAULT_PATH": "report.json",
+    }  # fmt: skip
+    failed = subprocess.run(
+        [training.PROGRAM, "evaluate", "--prices", prices, "--checkpoint", model, "--out", out],
+        capture_output=True, text=True, timeout=120, env=environment,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "report.json" in failed.stderr
+    assert out.read_text() == "old"
+    assert names(tmp_path) == ["model", "report.json"]
