@@ -118,10 +118,18 @@ bool columns_keep(columns *columns, column_slice *slice, const int32_t *kept, in
     return true;
 }
 
-void columns_free(columns *columns) {
-    free(columns->adj_close);
+void columns_forget_volumes(columns *columns) {
     free(columns->volume);
     free(columns->whole_volume);
+    columns->volume = NULL;
+    columns->whole_volume = NULL;
+    columns->volume_rows = columns->volume_capacity = 0;
+    columns->whole_rows = columns->whole_capacity = 0;
+}
+
+void columns_free(columns *columns) {
+    columns_forget_volumes(columns);
+    free(columns->adj_close);
     free(columns->dates);
     *columns = (struct columns){0};
 }

@@ -30,6 +30,7 @@ bool columns_append(columns *columns, column_slice *out, const int32_t *dates,
                     const double *adj_close, const double *volume, int32_t days);
 /* Keeps the listed days (increasing indices) of the slice and forgets the others. */
 bool columns_keep(columns *columns, column_slice *slice, const int32_t *kept, int32_t count);
+void columns_forget_volumes(columns *columns);
 void columns_free(columns *columns);
 
 #endif

@@ -327,6 +327,14 @@ void market_free(market *market) {
     *market = (struct market){0};
 }
 
+void market_forget_volumes(market *market) {
+    columns_forget_volumes(market->columns);
+    for (int32_t k = 0; k < market->count; ++k) {
+        market->tickers[k].volume = NULL;
+        market->tickers[k].whole_volume = NULL;
+    }
+}
+
 double ticker_volume(const ticker *ticker, int32_t day) {
     return ticker->volume ? ticker->volume[day] : ticker->whole_volume[day];
 }

@@ -68,6 +68,9 @@ typedef struct market_options {
 bool market_read(market *out, const char *path, const market_options *options, error *error);
 void market_free(market *market);
 
+/* Gives back the memory of the volumes, a third of the market's, once features are computed. */
+void market_forget_volumes(market *market);
+
 /* Index of the ticker named `name`, or -1. */
 int32_t market_find(const market *market, const char *name);
 

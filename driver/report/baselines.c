@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/parallel.h"
+
 const char *const baseline_key[BASELINE_COUNT] = {
     "zero",           "train_mean",   "ticker_mean", "last_return", "minus_last_return",
     "ridge_last_row", "ridge_window",
@@ -18,32 +20,47 @@ const char *const baseline_label[BASELINE_COUNT] = {
     "Ridge on the window",
 };
 
-static bool fit_means(baselines *out, const dataset *dataset, window_range train, error *error) {
-    size_t tickers = (size_t)dataset->market->count;
-    int64_t *windows = calloc(tickers + 1, sizeof *windows);
-    out->ticker_mean = calloc(tickers + 1, sizeof *out->ticker_mean);
-    if (!windows || !out->ticker_mean) {
-        free(windows);
-        return error_set(error, "out of memory for the means of %zu tickers", tickers);
+typedef struct averaging {
+    const dataset *dataset;
+    window_range train;
+    double *sum;      /* [tickers] */
+    int64_t *windows; /* [tickers] */
+} averaging;
+
+static void sum_ticker(int64_t index, void *context) {
+    const averaging *work = context;
+    window_run run = {.next = (int32_t)index};
+    if (window_run_next(&run, work->dataset, work->train) && run.ticker == index) {
+        for (int64_t row = run.first; row <= run.last; row++) {
+            work->sum[index] += dataset_return(work->dataset, row);
+        }
+        work->windows[index] = run.last - run.first + 1;
     }
+}
+
+static bool fit_means(baselines *out, const dataset *dataset, window_range train, error *error) {
+    const int32_t tickers = dataset->market->count;
+    averaging work = {.dataset = dataset, .train = train};
+    work.windows = calloc((size_t)tickers + 1, sizeof *work.windows);
+    work.sum = out->ticker_mean = calloc((size_t)tickers + 1, sizeof *out->ticker_mean);
+    if (!work.windows || !work.sum) {
+        free(work.windows);
+        return error_set(error, "out of memory for the means of %d tickers", tickers);
+    }
+    parallel_for(tickers, sum_ticker, &work);
     double sum = 0;
     int64_t count = 0;
-    for (window_run run = {0}; window_run_next(&run, dataset, train);) {
-        int32_t ticker = run.ticker;
-        for (int64_t row = run.first; row <= run.last; row++) {
-            out->ticker_mean[ticker] += dataset_return(dataset, row);
-            sum += dataset_return(dataset, row);
-        }
-        windows[ticker] += run.last - run.first + 1;
-        count += run.last - run.first + 1;
+    for (int32_t ticker = 0; ticker < tickers; ticker++) {
+        sum += work.sum[ticker];
+        count += work.windows[ticker];
     }
     out->train_mean = count > 0 ? sum / (double)count : 0;
-    for (size_t ticker = 0; ticker < tickers; ticker++) {
-        out->ticker_mean[ticker] = windows[ticker] > 0
-                                       ? out->ticker_mean[ticker] / (double)windows[ticker]
+    for (int32_t ticker = 0; ticker < tickers; ticker++) {
+        out->ticker_mean[ticker] = work.windows[ticker] > 0
+                                       ? work.sum[ticker] / (double)work.windows[ticker]
                                        : out->train_mean;
     }
-    free(windows);
+    free(work.windows);
     return true;
 }
 
@@ -93,8 +110,8 @@ static double forecast_row(const baselines *b, baseline which, const dataset *da
 }
 
 void baselines_forecast(double *forecast, const baselines *baselines, baseline which,
-                        const dataset *dataset, const panel *panel) {
-    for (int64_t i = 0; i < panel->rows; i++) {
-        forecast[i] = forecast_row(baselines, which, dataset, panel->window_end[i]);
+                        const dataset *dataset, const panel *panel, int64_t first, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        forecast[i] = forecast_row(baselines, which, dataset, panel->window_end[first + i]);
     }
 }

@@ -29,8 +29,8 @@ typedef struct baselines {
 bool baselines_fit(baselines *out, const dataset *dataset, window_range train, error *error);
 void baselines_free(baselines *baselines);
 
-/* forecast [panel->rows]. */
+/* forecast [count] of the panel's rows first .. first + count - 1. */
 void baselines_forecast(double *forecast, const baselines *baselines, baseline which,
-                        const dataset *dataset, const panel *panel);
+                        const dataset *dataset, const panel *panel, int64_t first, int64_t count);
 
 #endif

@@ -106,35 +106,62 @@ void daily_free(daily *daily) {
     memset(daily, 0, sizeof *daily);
 }
 
-bool daily_measure(daily *out, const panel *panel, const double *forecast, double train_mean,
-                   error *error) {
-    int64_t widest = panel_widest_day(panel);
-    ranked *order = malloc((size_t)(widest + 1) * sizeof *order);
-    float *ranks = malloc((size_t)(widest + 1) * sizeof *ranks);
-    bool ok = order && ranks && allocate(out, panel->days, error);
-    if (!order || !ranks) {
-        error_set(error, "out of memory for ranking %lld forecasts", (long long)widest);
+/* Buffers of one day. */
+typedef struct day_buffers {
+    double *forecast;
+    ranked *order, *scratch;
+    float *ranks;
+} day_buffers;
+
+static bool allocate_buffers(day_buffers *out, int64_t rows, error *error) {
+    size_t n = (size_t)rows + 1;
+    *out = (day_buffers){.forecast = malloc(n * sizeof *out->forecast),
+                         .order = malloc(n * sizeof *out->order),
+                         .scratch = malloc(n * sizeof *out->scratch),
+                         .ranks = malloc(n * sizeof *out->ranks)};
+    return (out->forecast && out->order && out->scratch && out->ranks) ||
+           error_set(error, "out of memory for ranking %lld forecasts", (long long)rows);
+}
+
+static void free_buffers(day_buffers *buffers) {
+    free(buffers->forecast);
+    free(buffers->order);
+    free(buffers->scratch);
+    free(buffers->ranks);
+}
+
+static void measure_day(daily *out, int64_t day, const panel *panel, const day_buffers *buffers,
+                        portfolio *held, double train_mean) {
+    int64_t first = panel->day_first[day], count = panel->day_first[day + 1] - first;
+    const double *forecast = buffers->forecast;
+    measure_errors(out, day, panel->actual + first, forecast, count, train_mean);
+    for (int64_t i = 0; i < count; i++) {
+        out->constant_zero = out->constant_zero && forecast[i] == 0;
     }
+    rank_sort(buffers->order, buffers->scratch, forecast, count);
+    rank_assign(buffers->ranks, buffers->order, count);
+    out->ic[day] = correlation(forecast, panel->actual + first, count);
+    out->rank_ic[day] = rank_correlation(buffers->ranks, panel->actual_rank + first, count);
+    portfolio_day traded = portfolio_rebalance(held, buffers->order, panel->ticker + first,
+                                               panel->tradeable + first, count);
+    out->gross[day] = traded.gross;
+    out->turnover[day] = traded.turnover;
+    out->net[day] = traded.gross - PORTFOLIO_COST * traded.turnover;
+    out->equal_weight[day] = mean_of_known(panel->tradeable + first, count);
+}
+
+bool daily_measure(daily *out, const panel *panel, forecast_rows forecast, const void *context,
+                   double train_mean, error *error) {
+    day_buffers buffers;
+    bool ok = allocate_buffers(&buffers, panel_widest_day(panel), error) &&
+              allocate(out, panel->days, error);
     portfolio held = {.count = 0};
     for (int64_t day = 0; ok && day < panel->days; day++) {
-        int64_t first = panel->day_first[day], count = panel->day_first[day + 1] - first;
-        measure_errors(out, day, panel->actual + first, forecast + first, count, train_mean);
-        for (int64_t i = first; i < first + count; i++) {
-            out->constant_zero = out->constant_zero && forecast[i] == 0;
-        }
-        rank_sort(order, forecast + first, count);
-        rank_assign(ranks, order, count);
-        out->ic[day] = correlation(forecast + first, panel->actual + first, count);
-        out->rank_ic[day] = rank_correlation(ranks, panel->actual_rank + first, count);
-        portfolio_day traded = portfolio_rebalance(&held, order, panel->ticker + first,
-                                                   panel->tradeable + first, count);
-        out->gross[day] = traded.gross;
-        out->turnover[day] = traded.turnover;
-        out->net[day] = traded.gross - PORTFOLIO_COST * traded.turnover;
-        out->equal_weight[day] = mean_of_known(panel->tradeable + first, count);
+        int64_t first = panel->day_first[day];
+        forecast(buffers.forecast, context, first, panel->day_first[day + 1] - first);
+        measure_day(out, day, panel, &buffers, &held, train_mean);
     }
-    free(order);
-    free(ranks);
+    free_buffers(&buffers);
     return ok;
 }
 

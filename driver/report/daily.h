@@ -27,9 +27,12 @@ typedef struct daily {
     double *columns;            /* the memory of all of the above */
 } daily;
 
-/* forecast [N] in the panel's order. */
-bool daily_measure(daily *out, const panel *panel, const double *forecast, double train_mean,
-                   error *error);
+/* Fills forecast [count] with what is said about the panel's rows first .. first + count - 1. A
+ * forecast is asked for day by day, so that none is held for all rows at once. */
+typedef void (*forecast_rows)(double *forecast, const void *context, int64_t first, int64_t count);
+
+bool daily_measure(daily *out, const panel *panel, forecast_rows forecast, const void *context,
+                   double train_mean, error *error);
 void daily_free(daily *daily);
 
 /* The statistics over the days day_index [count] (NULL: all, in order). Statistics that depend on

@@ -36,7 +36,7 @@ static int cell(double value, double low, double high, int cells) {
     return share < 0 ? 0 : index >= cells ? cells - 1 : index;
 }
 
-/* scratch [N]: left with the forecasts in order. */
+/* scratch [N]: left with the forecasts, in another order. */
 static void gather_density(density *out, const panel *panel, const double *forecast,
                            double *scratch) {
     size_t size = (size_t)panel->rows * sizeof *scratch;
@@ -83,12 +83,12 @@ static void measure_group_errors(groups *out, const panel *panel, const double *
     }
 }
 
-/* sorted [N]: the forecasts in order. */
+/* scratch [N]: the forecasts in any order. */
 static void gather_groups(groups *out, const panel *panel, const double *forecast,
-                          const double *sorted) {
+                          double *scratch) {
     double cut[GROUPS - 1], rows[GROUPS] = {0};
     for (int group = 0; group < GROUPS - 1; group++) {
-        cut[group] = sorted[panel->rows * (group + 1) / GROUPS];
+        cut[group] = series_select(scratch, panel->rows, panel->rows * (group + 1) / GROUPS);
     }
     for (int64_t i = 0; i < panel->rows; i++) {
         int group = group_of(forecast[i], cut);

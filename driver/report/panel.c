@@ -1,9 +1,10 @@
 #include "report/panel.h"
 
-#include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "report/rank.h"
 
 static bool allocate(panel *out, int64_t rows, int64_t days, error *error) {
@@ -35,19 +36,29 @@ void panel_free(panel *panel) {
     memset(panel, 0, sizeof *panel);
 }
 
-static bool rank_actual(panel *out, error *error) {
-    int64_t widest = panel_widest_day(out);
-    ranked *order = malloc((size_t)(widest + 1) * sizeof *order);
-    if (!order) {
-        return error_set(error, "out of memory for ranking %lld rows", (long long)widest);
-    }
-    for (int64_t day = 0; day < out->days; day++) {
-        int64_t first = out->day_first[day], count = out->day_first[day + 1] - first;
-        rank_sort(order, out->actual + first, count);
-        rank_assign(out->actual_rank + first, order, count);
+typedef struct ranking {
+    panel *panel;
+    atomic_bool out_of_memory;
+} ranking;
+
+static void rank_day(int64_t day, void *context) {
+    ranking *work = context;
+    panel *panel = work->panel;
+    int64_t first = panel->day_first[day], count = panel->day_first[day + 1] - first;
+    ranked *order = malloc(2 * (size_t)count * sizeof *order);
+    if (order) {
+        rank_sort(order, order + count, panel->actual + first, count);
+        rank_assign(panel->actual_rank + first, order, count);
+    } else {
+        atomic_store(&work->out_of_memory, true);
     }
     free(order);
-    return true;
+}
+
+static bool rank_actual(panel *out, error *error) {
+    ranking work = {.panel = out};
+    parallel_for(out->days, rank_day, &work);
+    return !work.out_of_memory || error_set(error, "out of memory for ranking the returns");
 }
 
 /* A counting sort by date: the data set's rows are in ticker order, so each day's are too.

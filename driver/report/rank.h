@@ -9,8 +9,9 @@ typedef struct ranked {
     int32_t index; /* position before sorting */
 } ranked;
 
-/* order [count]: the values with their positions, smallest first; equal values by position. */
-void rank_sort(ranked *order, const double *values, int64_t count);
+/* order [count]: the values with their positions, smallest first; equal values by position. No
+ * value may be NaN. scratch [count] is overwritten. */
+void rank_sort(ranked *order, ranked *scratch, const double *values, int64_t count);
 
 /* ranks [count] of a sorted order, from 1; equal values share the mean of their ranks. */
 void rank_assign(float *ranks, const ranked *order, int64_t count);

@@ -1,10 +1,10 @@
 #include "report/report.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/date.h"
+#include "base/parallel.h"
 #include "report/series.h"
 
 enum { BOOTSTRAP_SEED = 20 };
@@ -49,21 +49,71 @@ void report_free(report *report) {
     memset(report, 0, sizeof *report);
 }
 
-/* Statistics of every model; the first keeps its days and gets intervals. */
-static bool measure_models(report *r, error *error) {
-    for (int32_t i = 0; i < r->model_count; i++) {
-        daily measured;
-        if (!daily_measure(&measured, &r->panel, r->models[i].forecast, r->baselines.train_mean,
-                           error)) {
+/* A forecast to be measured: a model's or, from model_count on, a baseline's. */
+typedef struct measured_forecast {
+    const report *report;
+    int32_t index;
+} measured_forecast;
+
+static void forecast_of(double *out, const void *context, int64_t first, int64_t count) {
+    const measured_forecast *which = context;
+    const report *r = which->report;
+    if (which->index < r->model_count) {
+        memcpy(out, r->models[which->index].forecast + first, (size_t)count * sizeof *out);
+    } else {
+        baselines_forecast(out, &r->baselines, (baseline)(which->index - r->model_count),
+                           r->dataset, &r->panel, first, count);
+    }
+}
+
+typedef struct measuring {
+    report *report;
+    bool ok[REPORT_MODELS + BASELINE_COUNT];
+    error error[REPORT_MODELS + BASELINE_COUNT];
+} measuring;
+
+/* The first model keeps its days; it and the baselines get intervals. */
+static bool measure(report *r, int32_t index, error *error) {
+    const measured_forecast which = {r, index};
+    const int32_t b = index - r->model_count;
+    daily measured;
+    if (!daily_measure(&measured, &r->panel, forecast_of, &which, r->baselines.train_mean, error)) {
+        return false;
+    }
+    daily_summarise(b < 0 ? &r->model_statistics[index] : &r->baseline_statistics[b], &measured,
+                    NULL, measured.days);
+    bool ok = true;
+    if (b >= 0 || index == 0) {
+        ok = bootstrap_intervals(b < 0 ? &r->intervals : &r->baseline_intervals[b], &measured,
+                                 BOOTSTRAP_SEED, error);
+    }
+    if (index == 0) {
+        r->daily = measured;
+    } else {
+        daily_free(&measured);
+    }
+    return ok;
+}
+
+static void measure_one(int64_t index, void *context) {
+    measuring *work = context;
+    work->ok[index] = measure(work->report, (int32_t)index, &work->error[index]);
+}
+
+static bool measure_all(report *r, error *error) {
+    const int32_t count = r->model_count + BASELINE_COUNT;
+    measuring work = {.report = r};
+    parallel_for(count, measure_one, &work);
+    for (int32_t i = 0; i < count; i++) {
+        if (!work.ok[i]) {
+            *error = work.error[i];
             return false;
         }
-        daily_summarise(&r->model_statistics[i], &measured, NULL, measured.days);
-        if (i == 0) {
-            r->daily = measured;
-        } else {
-            daily_free(&measured);
-        }
     }
+    return true;
+}
+
+static void summarise_seeds(report *r) {
     for (int s = 0; s < STATISTIC_COUNT; s++) {
         moments seeds = {0};
         for (int32_t i = 0; i < r->model_count; i++) {
@@ -72,30 +122,13 @@ static bool measure_models(report *r, error *error) {
         r->seed_mean.value[s] = moments_mean(&seeds);
         r->seed_deviation.value[s] = moments_deviation(&seeds);
     }
-    return bootstrap_intervals(&r->intervals, &r->daily, BOOTSTRAP_SEED, error);
-}
-
-static bool measure_baselines(report *r, error *error) {
-    double *forecast = malloc((size_t)r->panel.rows * sizeof *forecast);
-    bool ok = forecast || error_set(error, "out of memory for the baselines' forecasts");
-    for (int b = 0; ok && b < BASELINE_COUNT; b++) {
-        daily measured;
-        baselines_forecast(forecast, &r->baselines, (baseline)b, r->dataset, &r->panel);
-        ok = daily_measure(&measured, &r->panel, forecast, r->baselines.train_mean, error);
-        if (ok) {
-            daily_summarise(&r->baseline_statistics[b], &measured, NULL, measured.days);
-            ok = bootstrap_intervals(&r->baseline_intervals[b], &measured, BOOTSTRAP_SEED, error);
-            daily_free(&measured);
-        }
-    }
-    free(forecast);
-    return ok;
 }
 
 bool report_finish(report *r, error *error) {
-    if (!measure_models(r, error) || !measure_baselines(r, error)) {
+    if (!measure_all(r, error)) {
         return false;
     }
+    summarise_seeds(r);
     if (r->metadata->calibrated &&
         !coverage_measure(&r->coverage, &r->metadata->intervals, r->dataset, &r->panel,
                           r->models[0].forecast, error)) {

@@ -57,6 +57,9 @@ void report_free(report *report);
  */
 void report_text(text *out, const report *report);
 
+/* What of the price files was not used, in a line; nothing when all was. */
+void report_price_notes(text *out, const report *report);
+
 /* Members of an object that is open in `json`. */
 void report_json(json *json, const report *report);
 

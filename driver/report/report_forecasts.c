@@ -1,6 +1,5 @@
 /* The forecasts themselves, so that anybody can compute the report again by other means. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/date.h"
 #include "report/report.h"
@@ -12,8 +11,9 @@ static void append_number(text *out, double value) {
     }
 }
 
+/* baseline_forecast: of this row. */
 static void append_row(text *out, const report *r, int64_t row, const char *date,
-                       double *const baseline_forecast[BASELINE_COUNT]) {
+                       const double baseline_forecast[BASELINE_COUNT]) {
     const panel *panel = &r->panel;
     text_printf(out, "%s,%s", date, r->dataset->market->tickers[panel->ticker[row]].name);
     append_number(out, panel->actual[row]);
@@ -23,24 +23,17 @@ static void append_row(text *out, const report *r, int64_t row, const char *date
         append_number(out, r->models[i].forecast[row]);
     }
     for (int b = 0; b < BASELINE_COUNT; b++) {
-        append_number(out, baseline_forecast[b][row]);
+        append_number(out, baseline_forecast[b]);
     }
     text_append_string(out, "\n");
 }
 
 bool report_forecasts(text *out, const report *r, error *error) {
-    double *memory = malloc(sizeof(double) * (size_t)r->panel.rows * BASELINE_COUNT);
-    if (!memory) {
-        return error_set(error, "out of memory for the table of forecasts");
-    }
-    double *forecast[BASELINE_COUNT];
     text_append_string(out, "date,ticker,actual,tradeable,vol20");
     for (int32_t i = 0; i < r->model_count; i++) {
         text_printf(out, ",model_%d", i + 1);
     }
     for (int b = 0; b < BASELINE_COUNT; b++) {
-        forecast[b] = memory + b * r->panel.rows;
-        baselines_forecast(forecast[b], &r->baselines, (baseline)b, r->dataset, &r->panel);
         text_printf(out, ",%s", baseline_key[b]);
     }
     text_append_string(out, "\n");
@@ -48,9 +41,13 @@ bool report_forecasts(text *out, const report *r, error *error) {
         char date[DATE_SIZE];
         date_format(date, r->panel.day_date[day]);
         for (int64_t row = r->panel.day_first[day]; row < r->panel.day_first[day + 1]; row++) {
+            double forecast[BASELINE_COUNT];
+            for (int b = 0; b < BASELINE_COUNT; b++) {
+                baselines_forecast(&forecast[b], &r->baselines, (baseline)b, r->dataset, &r->panel,
+                                   row, 1);
+            }
             append_row(out, r, row, date, forecast);
         }
     }
-    free(memory);
-    return true;
+    return text_ok(out) || error_set(error, "out of memory for the table of forecasts");
 }

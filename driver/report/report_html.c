@@ -221,9 +221,11 @@ static void footer(text *out, const report *r, const char *provenance) {
         out,
         "<footer><p>Tested on %lld windows of %d tickers on %lld days, %s to %s; trained up "
         "to %s. Intervals: 2.5%% and 97.5%% quantiles of 2,000 draws of a circular bootstrap "
-        "of 20-day blocks.</p>\n<p>Price files sha256 ",
+        "of 20-day blocks.</p>\n<p>",
         (long long)r->panel.rows, r->dataset->market->count, (long long)r->panel.days, first, last,
         trained);
+    report_price_notes(out, r);
+    text_append_string(out, "</p>\n<p>Price files sha256 ");
     escaped(out, r->dataset->market->sha256);
     text_append_string(out, "</p>\n<p>Checkpoints: ");
     for (int32_t i = 0; i < r->model_count; i++) {

@@ -60,6 +60,10 @@ static void write_data(json *json, const report *r) {
     json_int(json, "tickers", market->count);
     json_int(json, "price_rows", market->rows_read);
     json_int(json, "price_rows_dropped", market->rows_dropped);
+    json_int(json, "bad_rows_left_out", market->bad_rows);
+    json_int(json, "tickers_left_out", market->tickers_dropped);
+    json_int(json, "ticker_days_missing", market->days_missing);
+    json_int(json, "price_warnings", market->warnings);
     json_string(json, "sha256", market->sha256);
     json_string(json, "trained_on_sha256", r->metadata->sha256);
     write_date(json, "train_last_date", r->metadata->train_last_date);

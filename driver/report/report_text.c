@@ -25,6 +25,30 @@ static void paragraph(text *out, const char *string) {
     text_append_string(out, "\n");
 }
 
+void report_price_notes(text *out, const report *r) {
+    const market *market = r->dataset->market;
+    const struct {
+        int64_t count;
+        const char *what;
+    } notes[] = {
+        {market->bad_rows, "bad rows left out"},
+        {market->tickers_dropped, "tickers with too few days left out"},
+        {market->rows_dropped, "rows dropped on days that most tickers lack"},
+        {market->days_missing, "days missing that most tickers have"},
+        {market->warnings, "warnings"},
+    };
+    const char *before = "Price files: ";
+    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) {
+        if (notes[i].count > 0) {
+            text_printf(out, "%s%lld %s", before, (long long)notes[i].count, notes[i].what);
+            before = ", ";
+        }
+    }
+    if (before[0] == ',') {
+        text_printf(out, "; %lld rows read.\n", (long long)market->rows_read);
+    }
+}
+
 static void period(text *out, const report *r) {
     char trained[DATE_SIZE], first[DATE_SIZE], last[DATE_SIZE];
     date_format(trained, r->metadata->train_last_date);
@@ -34,11 +58,7 @@ static void period(text *out, const report *r) {
                 "Tested on %lld windows of %d tickers on %lld days, %s to %s; trained up to %s.\n",
                 (long long)r->panel.rows, r->dataset->market->count, (long long)r->panel.days,
                 first, last, trained);
-    if (r->dataset->market->rows_dropped > 0) {
-        text_printf(out, "%lld of %lld price rows were left out when reading.\n",
-                    (long long)r->dataset->market->rows_dropped,
-                    (long long)r->dataset->market->rows_read);
-    }
+    report_price_notes(out, r);
 }
 
 static void model_table(text *out, const report *r) {

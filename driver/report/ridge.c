@@ -3,7 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { F = DATASET_FEATURES };
+#include "base/parallel.h"
+
+/* Tickers are summed in parts, and the parts in order: the result does not depend on how many cores
+ * there are. */
+enum { F = DATASET_FEATURES, TICKERS_A_PART = 64 };
 
 /* Sums over windows; inputs are numbered lag * F + feature, P = lags * F of them. */
 typedef struct sums {
@@ -16,11 +20,17 @@ typedef struct sums {
     double *lead;         /* [lags][F][F] one run's sums of x(e) x(e-j)' */
 } sums;
 
-static void add_product(double *block, int64_t stride, const float *x, const float *y,
-                        double sign) {
+/* block [F][F] += sign x y' */
+static inline void add_product(double *restrict block, const float *x, const float *y,
+                               double sign) {
+    double right[F];
+    for (int g = 0; g < F; g++) {
+        right[g] = (double)y[g];
+    }
     for (int f = 0; f < F; f++) {
+        double left = sign * (double)x[f];
         for (int g = 0; g < F; g++) {
-            block[f * stride + g] += sign * (double)x[f] * (double)y[g];
+            block[f * F + g] += left * right[g];
         }
     }
 }
@@ -44,7 +54,7 @@ static void add_run(sums *s, const dataset *dataset, const window_run *run) {
                 s->inputs[lag * F + f] += (double)lagged[f];
                 s->input_target[lag * F + f] += (double)lagged[f] * y;
             }
-            add_product(s->lead + (int64_t)lag * F * F, F, x + row * F, lagged, 1);
+            add_product(s->lead + (int64_t)lag * F * F, x + row * F, lagged, 1);
         }
     }
     for (int32_t apart = 0; apart < s->lags; apart++) {
@@ -52,8 +62,8 @@ static void add_run(sums *s, const dataset *dataset, const window_run *run) {
         for (int32_t lag = 0; lag + apart < s->lags; lag++) {
             if (lag > 0) {
                 int64_t enters = run->first - lag, leaves = run->last - lag + 1;
-                add_product(block, F, x + enters * F, x + (enters - apart) * F, 1);
-                add_product(block, F, x + leaves * F, x + (leaves - apart) * F, -1);
+                add_product(block, x + enters * F, x + (enters - apart) * F, 1);
+                add_product(block, x + leaves * F, x + (leaves - apart) * F, -1);
             }
             double *to = s->products + (int64_t)lag * F * P + (int64_t)(lag + apart) * F;
             for (int f = 0; f < F; f++) {
@@ -121,28 +131,72 @@ static bool solve_centred(ridge *out, sums *s) {
     return true;
 }
 
+/* Numbers in the memory of one part's sums. */
+static int64_t sums_size(int64_t P) {
+    return 2 * P + P * P + P * F;
+}
+
+static sums sums_in(double *memory, int32_t lags) {
+    int64_t P = (int64_t)lags * F;
+    return (sums){.lags = lags,
+                  .inputs = memory,
+                  .input_target = memory + P,
+                  .products = memory + 2 * P,
+                  .lead = memory + 2 * P + P * P};
+}
+
+typedef struct summing {
+    const dataset *dataset;
+    window_range train;
+    sums *parts; /* [parts] */
+} summing;
+
+static void sum_part(int64_t index, void *context) {
+    summing *work = context;
+    int32_t end = (int32_t)(index + 1) * TICKERS_A_PART;
+    window_run run = {.next = end - TICKERS_A_PART};
+    while (window_run_next(&run, work->dataset, work->train) && run.ticker < end) {
+        add_run(&work->parts[index], work->dataset, &run);
+    }
+}
+
+static void add_part(sums *all, const sums *part) {
+    all->windows += part->windows;
+    all->target += part->target;
+    int64_t P = (int64_t)all->lags * F;
+    for (int64_t i = 0; i < 2 * P + P * P; i++) { /* inputs, input_target, products */
+        all->inputs[i] += part->inputs[i];
+    }
+}
+
 bool ridge_fit(ridge *out, const dataset *dataset, int32_t lags, window_range train, error *error) {
     if (lags < 1 || lags > RIDGE_LAGS || lags > dataset->options.time_steps) {
         return error_set(error, "a ridge regression over %d rows is not possible here", lags);
     }
     int64_t P = (int64_t)lags * F;
-    double *memory = calloc((size_t)(2 * P + P * P + P * F), sizeof *memory);
-    if (!memory) {
+    int64_t parts = (dataset->market->count + TICKERS_A_PART - 1) / TICKERS_A_PART;
+    double *memory = calloc((size_t)(sums_size(P) * parts), sizeof *memory);
+    summing work = {dataset, train, calloc((size_t)parts, sizeof *work.parts)};
+    if (!memory || !work.parts) {
+        free(memory);
+        free(work.parts);
         return error_set(error, "out of memory for a regression on %lld inputs", (long long)P);
     }
-    sums s = {.lags = lags,
-              .inputs = memory,
-              .input_target = memory + P,
-              .products = memory + 2 * P,
-              .lead = memory + 2 * P + P * P};
-    for (window_run run = {0}; window_run_next(&run, dataset, train);) {
-        add_run(&s, dataset, &run);
+    for (int64_t i = 0; i < parts; i++) {
+        work.parts[i] = sums_in(memory + i * sums_size(P), lags);
+    }
+    parallel_for(parts, sum_part, &work);
+    sums *all = &work.parts[0];
+    for (int64_t i = 1; i < parts; i++) {
+        add_part(all, &work.parts[i]);
     }
     out->lags = lags;
-    bool ok = s.windows > 0 && solve_centred(out, &s);
+    int64_t windows = all->windows;
+    bool ok = windows > 0 && solve_centred(out, all);
     free(memory);
+    free(work.parts);
     return ok || error_set(error, "the ridge regression on %lld windows has no solution",
-                           (long long)s.windows);
+                           (long long)windows);
 }
 
 double ridge_forecast(const ridge *ridge, const dataset *dataset, int64_t row) {

@@ -33,20 +33,59 @@ double series_mean(const double *values, int64_t count) {
     return count > 0 ? sum / (double)count : NAN;
 }
 
-static int compare(const void *left, const void *right) {
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
+static void swap(double *a, double *b) {
+    double value = *a;
+    *a = *b;
+    *b = value;
+}
+
+/* Hoare's selection with the middle of three as pivot. */
+double series_select(double *values, int64_t count, int64_t rank) {
+    int64_t low = 0, high = count - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (values[middle] < values[low]) {
+            swap(&values[middle], &values[low]);
+        }
+        if (values[high] < values[low]) {
+            swap(&values[high], &values[low]);
+        }
+        if (values[high] < values[middle]) {
+            swap(&values[high], &values[middle]);
+        }
+        double pivot = values[middle];
+        int64_t left = low, right = high;
+        while (left <= right) {
+            for (; values[left] < pivot; left++) {
+            }
+            for (; values[right] > pivot; right--) {
+            }
+            if (left <= right) {
+                swap(&values[left++], &values[right--]);
+            }
+        }
+        if (rank <= right) {
+            high = right;
+        } else if (rank >= left) {
+            low = left;
+        } else {
+            break; /* between the two all equal the pivot */
+        }
+    }
+    return values[rank];
 }
 
 double series_quantile(double *values, int64_t count, double probability) {
     if (count == 0) {
         return NAN;
     }
-    qsort(values, (size_t)count, sizeof *values, compare);
     double position = probability * (double)(count - 1);
     int64_t below = (int64_t)position;
-    int64_t above = below + 1 < count ? below + 1 : below;
-    return values[below] + (position - (double)below) * (values[above] - values[below]);
+    double low = series_select(values, count, below), high = low;
+    for (int64_t i = below + 1; i < count; i++) { /* the next one is the least of those above */
+        high = i == below + 1 || values[i] < high ? values[i] : high;
+    }
+    return low + (position - (double)below) * (high - low);
 }
 
 double series_newey_west_t(const double *values, int64_t count, int lags) {

@@ -18,7 +18,11 @@ double moments_ratio(const moments *m);     /* mean / deviation; NaN when that i
 
 double series_mean(const double *values, int64_t count);
 
-/* Linear interpolation between order statistics (numpy's default); sorts `values`. */
+/* The value that has `rank` others before it when sorted, 0 <= rank < count; reorders `values`, so
+ * that those after it are not smaller. No value may be NaN. */
+double series_select(double *values, int64_t count, int64_t rank);
+
+/* Linear interpolation between order statistics (numpy's default); reorders `values`. */
 double series_quantile(double *values, int64_t count, double probability);
 
 /* t of the mean: mean / sqrt(S / n), S = c0 + 2 sum_l (1 - l/(lags+1)) c_l, with the

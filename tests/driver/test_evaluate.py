@@ -215,3 +215,20 @@ def test_real_prices_show_no_skill_and_no_alarm(tmp_path):
     assert report["verdict"]["kind"] == "no skill"
     for level in report["prediction_intervals"]:
         assert abs(level["measured"] - level["promised"]) < 0.03
+
+
+def test_rows_that_were_not_used_are_counted_in_the_report(made, report, tmp_path):
+    for path in (made / "prices").glob("*.csv"):
+        lines = path.read_text().splitlines(keepends=True)
+        if path.stem == "SYN0002":
+            lines[200] = lines[200].replace(lines[200].split(",")[4], "null")
+            lines[210] = lines[210].replace(lines[210].split(",")[4], "-1")
+        (tmp_path / path.name).write_text("".join(lines))
+    arguments = (tmp_path, models(made)[0], tmp_path / "report.json", "--skip-bad-rows")
+    found = evaluate(*arguments, "--html", tmp_path / "report.html")["data"]
+    assert found["bad_rows_left_out"] == 2
+    assert found["ticker_days_missing"] == 2
+    assert found["price_warnings"] == 2
+    said = "Price files: 2 bad rows left out, 2 days missing that most tickers have, 2 warnings"
+    assert said in (tmp_path / "report.html").read_text()
+    assert report["data"]["bad_rows_left_out"] == 0
