@@ -35,6 +35,18 @@ void text_append_string(text *text, const char *string) {
     text_append(text, string, strlen(string));
 }
 
+void text_append_html(text *text, const char *string) {
+    static const char special[] = "<>&\"";
+    static const char *const entity[] = {"&lt;", "&gt;", "&amp;", "&quot;"};
+    while (*string) {
+        size_t plain = strcspn(string, special);
+        text_append(text, string, plain);
+        string += plain;
+        if (*string)
+            text_append_string(text, entity[strchr(special, *string++) - special]);
+    }
+}
+
 void text_printf(text *text, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

@@ -16,6 +16,8 @@ typedef struct text {
 
 void text_append(text *text, const void *bytes, size_t size);
 void text_append_string(text *text, const char *string);
+/* For HTML: < > & and quotes as entities. */
+void text_append_html(text *text, const char *string);
 void text_printf(text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The shortest decimal (at most 17 significant digits) that reads back as the same double. */
 void text_append_double(text *text, double value);

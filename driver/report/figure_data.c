@@ -133,9 +133,13 @@ static void parse_losses(figure_data *out, const char *list, bool validation) {
         char *end;
         double value = strtod(list, &end);
         if (end != list) {
-            curve->value[curve->count++] = value / LOSS_UNIT;
+            curve->value[curve->count++] = value;
         }
         list = end != list ? end : list + 1;
+    }
+    const double first = curve->value[0];
+    for (int64_t i = 0; i < curve->count; i++) {
+        curve->value[i] = curve->value[i] / first - 1;
     }
 }
 

@@ -27,12 +27,11 @@ typedef struct groups {
     double error[GROUPS];                    /* of the mean actual return, clustered by day */
 } groups;
 
-#define LOSS_UNIT 1e-4 /* squared daily returns are of this size */
-
 typedef struct loss_curve {
     bool validation;
     int64_t count;
-    double value[LOSS_EPOCHS]; /* in LOSS_UNIT */
+    double value[LOSS_EPOCHS]; /* against the first epoch's: -0.02 is 2% below it. Training and
+                                  validation are of other years, whose returns differ in size. */
 } loss_curve;
 
 typedef struct figure_data {

@@ -212,6 +212,7 @@ static void drawdown(text *out, const report *r, const figure_data *data) {
 static void losses(text *out, const figure_data *data) {
     open_figure(out, "Loss while training");
     double low = DBL_MAX, high = -DBL_MAX, epochs = 1;
+    bool validation = false;
     for (int i = 0; i < data->loss_curves; i++) {
         svg_extend(&low, &high, data->losses[i].value, data->losses[i].count);
         epochs = fmax(epochs, (double)data->losses[i].count);
@@ -222,7 +223,8 @@ static void losses(text *out, const figure_data *data) {
     }
     svg_chart chart = svg_open(out, "Mean squared error by epoch",
                                (svg_axis){"epoch", SVG_NUMBER, 1, fmax(epochs, 2)},
-                               (svg_axis){"mean squared error, 1e-4", SVG_NUMBER, low, high});
+                               (svg_axis){"change since epoch 1", SVG_PERCENT, low, high});
+    svg_segment(&chart, "stroke-c thin", chart.x.low, 0, chart.x.high, 0);
     for (int i = 0; i < data->loss_curves; i++) {
         const loss_curve *curve = &data->losses[i];
         const char *class = curve->validation ? "stroke-b" : "stroke-a";
@@ -230,10 +232,13 @@ static void losses(text *out, const figure_data *data) {
         if (curve->count == 1) {
             svg_dot(&chart, curve->validation ? "fill-b" : "fill-a", 1, curve->value[0]);
         }
+        validation = validation || curve->validation;
     }
     svg_close(&chart);
-    close_figure(out, (legend[]){{"stroke-a", "training"}, {"stroke-b", "validation, if any"}}, 2,
-                 "One line a seed.");
+    close_figure(out, (legend[]){{"stroke-a", "training"}, {"stroke-b", "validation"}},
+                 validation ? 2 : 1,
+                 "Mean squared error, a line a seed. Training lines end at the epoch whose weights "
+                 "were kept.");
 }
 
 static void feature_distributions(text *out, const figure_data *data) {

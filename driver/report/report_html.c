@@ -60,36 +60,15 @@ static const char style[] =
     "table{font-size:.84rem}.verdict .sentence{font-size:1.15rem}}\n"
     "footer{margin-top:36px;color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}\n";
 
-static void escaped(text *out, const char *string) {
-    for (; *string; string++) {
-        switch (*string) {
-        case '<':
-            text_append_string(out, "&lt;");
-            break;
-        case '>':
-            text_append_string(out, "&gt;");
-            break;
-        case '&':
-            text_append_string(out, "&amp;");
-            break;
-        case '"':
-            text_append_string(out, "&quot;");
-            break;
-        default:
-            text_append(out, string, 1);
-        }
-    }
-}
-
 static void verdict_box(text *out, const report *r) {
     const verdict *verdict = &r->verdict;
     const char *class = verdict->leakage                 ? "leakage"
                         : verdict->kind == VERDICT_SKILL ? "skill"
                                                          : "none";
     text_printf(out, "<div class=\"verdict %s\"><p class=\"sentence\">", class);
-    escaped(out, verdict->sentence);
+    text_append_html(out, verdict->sentence);
     text_append_string(out, "</p><p class=\"comparison\">");
-    escaped(out, verdict->comparison);
+    text_append_html(out, verdict->comparison);
     text_append_string(out, "</p></div>\n");
 }
 
@@ -125,7 +104,7 @@ static void tiles(text *out, const report *r) {
     if (r->metadata->calibrated) {
         char value[STATISTIC_TEXT];
         snprintf(value, sizeof value, "%.1f%%", 100 * r->coverage.share[0]);
-        snprintf(beside, sizeof beside, "promised 80%%; %.1f%% of 95%%",
+        snprintf(beside, sizeof beside, "promised 80%%; of 95%%: %.1f%%",
                  100 * r->coverage.share[1]);
         tile(out, "Inside the 80% interval", value, beside);
     }
@@ -156,7 +135,7 @@ static void model_table(text *out, const report *r) {
             cell(out, (statistic)s, r->seed_deviation.value[s]);
         }
         text_append_string(out, "<td class=\"meaning\">");
-        escaped(out, statistic_table[s].meaning);
+        text_append_html(out, statistic_table[s].meaning);
         text_append_string(out, "</td></tr>\n");
     }
     text_append_string(out, "</tbody></table></div>\n");
@@ -205,9 +184,10 @@ static void alarm_table(text *out, const report *r) {
         cell(out, alarm->statistic, alarm->limit);
         alarm_cell(out, alarm->raised, true);
     }
-    text_append_string(out, "<tr><th>scaler refitted</th><td></td><td></td>");
+    text_append_string(out,
+                       "<tr><th>scaler, fitted again on the training rows</th><td></td><td></td>");
     alarm_cell(out, r->audit.scaler_differs, r->audit.checked);
-    text_append_string(out, "<tr><th>split refound</th><td></td><td></td>");
+    text_append_string(out, "<tr><th>split, found again by date</th><td></td><td></td>");
     alarm_cell(out, r->audit.split_differs, r->audit.checked);
     text_append_string(out, "</tbody></table></div>\n");
 }
@@ -226,15 +206,15 @@ static void footer(text *out, const report *r, const char *provenance) {
         trained);
     report_price_notes(out, r);
     text_append_string(out, "</p>\n<p>Price files sha256 ");
-    escaped(out, r->dataset->market->sha256);
+    text_append_html(out, r->dataset->market->sha256);
     text_append_string(out, "</p>\n<p>Checkpoints: ");
     for (int32_t i = 0; i < r->model_count; i++) {
         text_append_string(out, i > 0 ? ", " : "");
-        escaped(out, r->models[i].checkpoint);
+        text_append_html(out, r->models[i].checkpoint);
         text_printf(out, " (%s)", r->models[i].version);
     }
     text_append_string(out, "</p>\n<p>");
-    escaped(out, provenance);
+    text_append_html(out, provenance);
     text_append_string(out, "</p></footer>\n");
 }
 

@@ -76,4 +76,13 @@ TEST(Json, values_json_lacks_become_null) {
     EXPECT_EQ(finish(&json), "[null, null]");
 }
 
+TEST(Text, html_is_escaped) {
+    text text = {};
+    text_append_html(&text, "a<b> & \"c\"");
+    text_append_html(&text, "");
+    text_append_html(&text, "\"");
+    EXPECT_STREQ(text.data, "a&lt;b&gt; &amp; &quot;c&quot;&quot;");
+    text_free(&text);
+}
+
 } // namespace
