@@ -23,5 +23,6 @@ int cmd_serve(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 int cmd_synthesize(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_walk_forward(int argc, char **argv);
 
 #endif

@@ -14,6 +14,7 @@ static const struct command commands[] = {
     {"predict", "predict the next day's returns, with intervals", cmd_predict},
     {"benchmark", "time the same training in several configurations", cmd_benchmark},
     {"verify", "compare the fused operator with libtorch's own, bit by bit", cmd_verify},
+    {"walk-forward", "refit month by month, over seeds, and judge it all", cmd_walk_forward},
     {"serve", "answer predictions over HTTP", cmd_serve},
 #endif
     {NULL, NULL, NULL},

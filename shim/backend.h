@@ -38,12 +38,14 @@ struct TrainerSpec {
     int32_t threads; // resolved: at least 1
 };
 
-// Borrowed from the caller of rp_trainer_create, except `targets`, which are in target units.
+// What trainers of the same data share. The arrays are borrowed from the caller, but for `targets`.
 struct TrainingData {
     const float *features;      // [N][F]
-    const float *targets;       // [N]
     const int32_t *window_ends; // [W]
     int64_t rows, windows;
+    double target_unit;
+    std::vector<float> targets;           // [N] in target units
+    mutable std::shared_ptr<void> device; // a backend's copy on its device
 };
 
 class Backend {

@@ -28,7 +28,7 @@ class CpuFusedBackend : public Backend {
   public:
     CpuFusedBackend(const TrainerSpec &spec, const TrainingData &data)
         : trainer_(train_options(spec),
-                   {data.features, data.targets, data.window_ends, data.windows}) {}
+                   {data.features, data.targets.data(), data.window_ends, data.windows}) {}
 
     void load(const State &state) override { state_ = state; }
     void store(State &state) override { state = state_; }

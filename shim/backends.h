@@ -11,6 +11,10 @@ std::unique_ptr<Backend> make_torch_backend(const TrainerSpec &spec, const Train
 // "gpu-fused": the project's persistent kernel, or gpu-graph where it does not fit (see note()).
 std::unique_ptr<Backend> make_fused_backend(const TrainerSpec &spec, const TrainingData &data);
 
+// Trains in the same launches, if all of them have the persistent kernel; see TorchPlugin.
+bool train_fused_together(const std::vector<Backend *> &backends, int64_t first_step, int64_t steps,
+                          float *losses);
+
 // "cpu-fused": the project's own kernels on the CPU; in librp.so, without libtorch.
 std::unique_ptr<Backend> make_cpu_fused_backend(const TrainerSpec &spec, const TrainingData &data);
 

@@ -12,6 +12,12 @@ struct TorchPlugin {
     // Why this machine can't run `configuration`; "" when it can.
     std::string (*unavailable)(const std::string &configuration);
     std::unique_ptr<Backend> (*make_backend)(const TrainerSpec &spec, const TrainingData &data);
+    // Runs steps [first_step, first_step + steps) of all these gpu-fused backends in the same
+    // launches; losses [backends][steps]. False, and nothing done, where one of them fell back to
+    // another configuration.
+    bool (*train_together)(const std::vector<Backend *> &backends, int64_t first_step,
+                           int64_t steps, float *losses);
+    int64_t (*multiprocessors)(); // of the GPU
     void (*describe_machine)(rp_machine &machine);
     void (*reference_predict)(float *returns, const rp_checkpoint &checkpoint,
                               const std::string &device, const float *features, int64_t rows,

@@ -12,32 +12,18 @@
 #include "kernels/random.h"
 #include "model.h"
 #include "torch_plugin.h"
-
-struct rp_trainer {
-    rp::TrainerSpec spec;
-    rp::TrainingData data;
-    double target_unit;
-    std::vector<float> targets; // [N] in target units; data.targets points here
-    std::unique_ptr<rp::Backend> backend;
-    std::string note; // the backend's
-    int64_t step = 0;
-    double epoch_loss_sum = 0;        // over the samples of the unfinished epoch, in target units^2
-    std::vector<double> epoch_losses; // in returns^2
-    bool failed = false;
-};
+#include "trainer.h"
 
 namespace rp {
 namespace {
 
-// BatchNorm needs two rows: a last batch of one sample is left out of the epoch.
 int64_t steps_per_epoch(const rp_trainer &trainer) {
-    return trainer.data.windows / trainer.spec.batch +
-           (trainer.data.windows % trainer.spec.batch >= 2 ? 1 : 0);
+    return rp_steps_per_epoch(trainer.data->windows, trainer.spec.batch);
 }
 
 int64_t step_rows(const rp_trainer &trainer, int64_t step) {
     const int64_t first = step % steps_per_epoch(trainer) * trainer.spec.batch;
-    return std::min(trainer.spec.batch, trainer.data.windows - first);
+    return std::min(trainer.spec.batch, trainer.data->windows - first);
 }
 
 int64_t samples_before(const rp_trainer &trainer, int64_t step) {
@@ -89,13 +75,14 @@ double nearest_unit(const rp_data &data) {
     return sd > 1e-30 ? std::exp2(std::round(std::log2(sd))) : 1.0;
 }
 
-void set_target_unit(rp_trainer &trainer, const float *targets, double unit) {
-    trainer.target_unit = unit;
-    trainer.targets.resize(static_cast<size_t>(trainer.data.rows));
-    for (size_t i = 0; i < trainer.targets.size(); ++i) {
-        trainer.targets[i] = targets[i] / static_cast<float>(unit);
+std::shared_ptr<const TrainingData> share_data(const rp_data &data, double unit) {
+    auto shared = std::make_shared<TrainingData>(
+        TrainingData{data.features, data.window_ends, data.rows, data.windows, unit, {}, nullptr});
+    shared->targets.resize(static_cast<size_t>(data.rows));
+    for (size_t i = 0; i < shared->targets.size(); ++i) {
+        shared->targets[i] = data.targets[i] / static_cast<float>(unit);
     }
-    trainer.data.targets = trainer.targets.data();
+    return shared;
 }
 
 TrainerSpec check_options(const rp_trainer_options &options) {
@@ -160,7 +147,7 @@ void fill_progress(rp_progress &progress, const rp_trainer &trainer) {
     progress.samples = samples_before(trainer, trainer.step);
     progress.skipped_steps = trainer.backend->skipped_steps();
     progress.peak_memory = trainer.backend->peak_memory();
-    const double unit2 = trainer.target_unit * trainer.target_unit;
+    const double unit2 = trainer.data->target_unit * trainer.data->target_unit;
     const int64_t in_epoch = progress.samples - samples_before(trainer, progress.epoch * per_epoch);
     progress.loss = in_epoch > 0 ? trainer.epoch_loss_sum * unit2 / static_cast<double>(in_epoch)
                     : trainer.epoch_losses.empty() ? 0.0
@@ -178,8 +165,8 @@ rp_checkpoint snapshot(const rp_trainer &trainer) {
     checkpoint.state.step = trainer.step;
     checkpoint.seed = trainer.spec.seed;
     checkpoint.batch = trainer.spec.batch;
-    checkpoint.windows = trainer.data.windows;
-    checkpoint.target_unit = trainer.target_unit;
+    checkpoint.windows = trainer.data->windows;
+    checkpoint.target_unit = trainer.data->target_unit;
     checkpoint.epoch_loss_sum = trainer.epoch_loss_sum;
     checkpoint.epoch_losses = trainer.epoch_losses;
     checkpoint.metadata["training.configuration"] = trainer.spec.configuration;
@@ -191,34 +178,50 @@ rp_checkpoint snapshot(const rp_trainer &trainer) {
     return checkpoint;
 }
 
-void run(rp_trainer &trainer, int64_t steps) {
+} // namespace
+
+void count_steps(rp_trainer &trainer, const std::vector<float> &losses) {
     const int64_t per_epoch = steps_per_epoch(trainer);
-    const int64_t first = trainer.step;
-    const int64_t count = std::min(steps, per_epoch - first % per_epoch);
-    std::vector<float> losses(static_cast<size_t>(count));
-    trainer.failed = true; // until the device has answered
-    trainer.backend->train(first, count, losses.data());
-    for (int64_t i = 0; i < count; ++i) {
-        const double loss = losses[static_cast<size_t>(i)];
+    for (const double loss : losses) {
+        const int64_t in_epoch = trainer.step % per_epoch;
         if (!std::isfinite(loss)) {
-            trainer.step = first + i;
             throw error(RP_ERROR_NUMERIC,
                         "the loss of epoch %" PRId64 ", step %" PRId64 " of %" PRId64
                         " is %g; lower the learning rate or look at this batch's rows",
-                        (first + i) / per_epoch + 1, (first + i) % per_epoch + 1, per_epoch, loss);
+                        trainer.step / per_epoch + 1, in_epoch, per_epoch, loss);
         }
-        trainer.epoch_loss_sum += loss * static_cast<double>(step_rows(trainer, first + i));
-    }
-    trainer.step = first + count;
-    trainer.failed = false;
-    if (trainer.step % per_epoch == 0) {
-        const int64_t samples = samples_before(trainer, trainer.step) -
-                                samples_before(trainer, trainer.step - per_epoch);
-        trainer.epoch_losses.push_back(trainer.epoch_loss_sum * trainer.target_unit *
-                                       trainer.target_unit / static_cast<double>(samples));
-        trainer.epoch_loss_sum = 0;
+        trainer.epoch_loss_sum += loss * static_cast<double>(step_rows(trainer, trainer.step));
+        ++trainer.step;
+        if (in_epoch + 1 == per_epoch) {
+            const int64_t samples = samples_before(trainer, per_epoch);
+            trainer.epoch_losses.push_back(trainer.epoch_loss_sum * trainer.data->target_unit *
+                                           trainer.data->target_unit /
+                                           static_cast<double>(samples));
+            trainer.epoch_loss_sum = 0;
+        }
     }
 }
+
+void check_runnable(const rp_trainer &trainer, int64_t steps) {
+    if (trainer.failed) {
+        throw error(RP_ERROR_ARGUMENT, "this trainer has failed before; create another");
+    }
+    if (steps < 1) {
+        throw error(RP_ERROR_ARGUMENT, "steps is %" PRId64 "; it must be positive", steps);
+    }
+}
+
+void run(rp_trainer &trainer, int64_t steps) {
+    const int64_t per_epoch = steps_per_epoch(trainer);
+    const int64_t count = std::min(steps, per_epoch - trainer.step % per_epoch);
+    std::vector<float> losses(static_cast<size_t>(count));
+    trainer.failed = true; // until the device has answered
+    trainer.backend->train(trainer.step, count, losses.data());
+    count_steps(trainer, losses);
+    trainer.failed = false;
+}
+
+namespace {
 
 // A checkpoint can be continued only by the training that it came from.
 void check_resumable(const rp_trainer &trainer, const rp_checkpoint &checkpoint) {
@@ -237,10 +240,10 @@ void check_resumable(const rp_trainer &trainer, const rp_checkpoint &checkpoint)
     same("layers", mine.layers, theirs.layers);
     same("dropout", mine.dropout, theirs.dropout);
     same("batch", static_cast<double>(trainer.spec.batch), static_cast<double>(checkpoint.batch));
-    same("windows", static_cast<double>(trainer.data.windows),
+    same("windows", static_cast<double>(trainer.data->windows),
          static_cast<double>(checkpoint.windows));
     same("seed", static_cast<double>(trainer.spec.seed), static_cast<double>(checkpoint.seed));
-    same("target_unit", trainer.target_unit, checkpoint.target_unit);
+    same("target_unit", trainer.data->target_unit, checkpoint.target_unit);
 }
 
 } // namespace
@@ -261,25 +264,48 @@ void rp_trainer_options_init(rp_trainer_options *options) {
     }
 }
 
-rp_status rp_trainer_create(rp_trainer **trainer, const rp_trainer_options *options,
-                            const rp_data *data) {
+rp_status rp_trainers_create(rp_trainer **trainers, const rp_trainer_options *options,
+                             int64_t count, const rp_data *data) {
     return rp::guard([&] {
-        rp::require(trainer, "trainer");
-        *trainer = nullptr;
+        rp::require(trainers, "trainers");
+        std::fill_n(trainers, std::max<int64_t>(count, 0), nullptr);
         rp::require(options, "options");
         rp::require(data, "data");
-        auto made = std::make_unique<rp_trainer>();
-        made->spec = rp::check_options(*options);
+        if (count < 1) {
+            throw rp::error(RP_ERROR_ARGUMENT, "count is %" PRId64 "; it must be positive", count);
+        }
+        std::vector<std::unique_ptr<rp_trainer>> made;
+        for (int64_t i = 0; i < count; ++i) {
+            made.push_back(std::make_unique<rp_trainer>());
+            made.back()->spec = rp::check_options(options[i]);
+            if (options[i].target_unit != options[0].target_unit ||
+                options[i].model.features != options[0].model.features ||
+                options[i].model.time_steps != options[0].model.time_steps) {
+                throw rp::error(RP_ERROR_ARGUMENT,
+                                "trainers 0 and %" PRId64 " have other features, time steps or "
+                                "target units, so they can't share their data",
+                                i);
+            }
+        }
         rp::check_data(*data, options->model);
-        made->data = {data->features, nullptr, data->window_ends, data->rows, data->windows};
-        rp::set_target_unit(*made, data->targets,
-                            options->target_unit != 0 ? options->target_unit
-                                                      : rp::nearest_unit(*data));
-        made->backend = rp::make_backend(made->spec, made->data);
-        made->note = made->backend->note();
-        made->backend->load(rp::initial_state(options->model, options->seed));
-        *trainer = made.release();
+        const auto shared = rp::share_data(
+            *data, options->target_unit != 0 ? options->target_unit : rp::nearest_unit(*data));
+        for (int64_t i = 0; i < count; ++i) {
+            rp_trainer &trainer = *made[static_cast<size_t>(i)];
+            trainer.data = shared;
+            trainer.backend = rp::make_backend(trainer.spec, *shared);
+            trainer.note = trainer.backend->note();
+            trainer.backend->load(rp::initial_state(trainer.spec.model, trainer.spec.seed));
+        }
+        for (int64_t i = 0; i < count; ++i) {
+            trainers[i] = made[static_cast<size_t>(i)].release();
+        }
     });
+}
+
+rp_status rp_trainer_create(rp_trainer **trainer, const rp_trainer_options *options,
+                            const rp_data *data) {
+    return rp_trainers_create(trainer, options, 1, data);
 }
 
 void rp_trainer_free(rp_trainer *trainer) {
@@ -289,12 +315,7 @@ void rp_trainer_free(rp_trainer *trainer) {
 rp_status rp_trainer_run(rp_trainer *trainer, int64_t steps, rp_progress *progress) {
     return rp::guard([&] {
         rp::require(trainer, "trainer");
-        if (trainer->failed) {
-            throw rp::error(RP_ERROR_ARGUMENT, "this trainer has failed before; create another");
-        }
-        if (steps < 1) {
-            throw rp::error(RP_ERROR_ARGUMENT, "steps is %" PRId64 "; it must be positive", steps);
-        }
+        rp::check_runnable(*trainer, steps);
         rp::run(*trainer, steps);
         if (progress) {
             rp::fill_progress(*progress, *trainer);
@@ -336,7 +357,7 @@ rp_status rp_trainer_step_windows(int64_t *windows, int64_t *count, int64_t capa
         }
         const int64_t per_epoch = rp::steps_per_epoch(*trainer);
         const rp_order_key key =
-            rp_order_key_make(static_cast<uint32_t>(trainer->data.windows), trainer->spec.seed,
+            rp_order_key_make(static_cast<uint32_t>(trainer->data->windows), trainer->spec.seed,
                               static_cast<uint32_t>(step / per_epoch));
         *count = rp::step_rows(*trainer, step);
         for (int64_t row = 0; row < std::min(*count, capacity); ++row) {

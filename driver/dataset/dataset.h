@@ -26,6 +26,9 @@ typedef struct dataset_options {
     double train_fraction;      /* of the windows, by date; 0.8 */
     double validation_fraction; /* of the training windows, the latest by date; 0 */
     int32_t embargo_days;       /* trading days left out before each cut; 0 */
+    bool by_date;               /* cut at these two days instead of by train_fraction: */
+    int32_t train_first_date;   /* first day that may end a training window */
+    int32_t test_first_date;    /* first day of the test period */
 } dataset_options;
 
 /* Rows of all tickers, a ticker's rows together and in date order: one for each day from the

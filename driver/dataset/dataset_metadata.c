@@ -73,6 +73,9 @@ void dataset_metadata_write(dataset_metadata_lines *out, const dataset_metadata 
     add_line(out, "split.train_fraction", "%.17g", m->options.train_fraction);
     add_line(out, "split.validation_fraction", "%.17g", m->options.validation_fraction);
     add_line(out, "split.embargo_days", "%d", (int)m->options.embargo_days);
+    if (m->options.by_date) {
+        add_date(out, "split.train_first_date", m->options.train_first_date);
+    }
     add_date(out, "split.train_last_date", m->train_last_date);
     add_date(out, "split.test_first_date", m->test_first_date);
     add_line(out, "data.sha256", "%s", m->sha256);
@@ -196,6 +199,12 @@ static bool read_split(dataset_metadata *out, const rp_checkpoint *checkpoint, e
         !read_whole(&options->embargo_days, checkpoint, "split.embargo_days", 0, 10000, error) ||
         !read_date(&out->train_last_date, checkpoint, "split.train_last_date", error) ||
         !read_date(&out->test_first_date, checkpoint, "split.test_first_date", error)) {
+        return false;
+    }
+    options->by_date = rp_checkpoint_metadata(checkpoint, "split.train_first_date") != NULL;
+    options->test_first_date = out->test_first_date;
+    if (options->by_date &&
+        !read_date(&options->train_first_date, checkpoint, "split.train_first_date", error)) {
         return false;
     }
     return out->train_last_date < out->test_first_date ||

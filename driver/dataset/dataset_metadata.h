@@ -9,6 +9,7 @@
  *     scaler.clip              number
  *     window.time_steps        whole number
  *     split.train_fraction, split.validation_fraction, split.embargo_days
+ *     split.train_first_date   first day that may end a training window; only with a split by date
  *     split.train_last_date    last day on which a training window ends
  *     split.test_first_date    first day on which a test window ends
  *     data.sha256              of the price files

@@ -111,12 +111,18 @@ bool split_find(split *out, const market *market, const dataset_options *options
     calendar calendar = {0};
     if (!calendar_count(&calendar, market, options->time_steps, error))
         return false;
-    int32_t test = find_cut(&calendar, options->train_fraction * (double)calendar.total);
+    int32_t train = options->by_date ? options->train_first_date : calendar.first;
+    int32_t test = options->by_date
+                       ? options->test_first_date
+                       : find_cut(&calendar, options->train_fraction * (double)calendar.total);
     int32_t validation = test;
-    if (options->validation_fraction > 0)
-        validation = find_cut(&calendar, (1 - options->validation_fraction) *
-                                             (double)windows_before(&calendar, test));
-    out->first[BLOCK_TRAIN] = calendar.first;
+    if (options->validation_fraction > 0) {
+        int64_t before = windows_before(&calendar, train);
+        validation = find_cut(
+            &calendar, (double)before + (1 - options->validation_fraction) *
+                                            (double)(windows_before(&calendar, test) - before));
+    }
+    out->first[BLOCK_TRAIN] = train;
     out->first[BLOCK_VALIDATION] = validation;
     out->first[BLOCK_TEST] = test;
     for (int block = BLOCK_TRAIN; block < BLOCK_TEST; ++block) {

@@ -16,7 +16,7 @@ typedef struct split {
 } split;
 
 /* Finds the cuts: the first train_fraction of all labelled windows by date, rounded down to whole
- * days, and of them the last validation_fraction. */
+ * days (or the options' own dates), and of them the last validation_fraction. */
 bool split_find(split *out, const market *market, const dataset_options *options, error *error);
 
 /* Days [*begin, *end) of the ticker that end the windows of one block; *purged adds up those that

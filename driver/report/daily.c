@@ -34,17 +34,6 @@ static double correlation(const double *x, const double *y, int64_t count) {
     return xy / sqrt(xx * yy);
 }
 
-static double rank_correlation(const float *x, const float *y, int64_t count) {
-    double middle = (double)(count + 1) / 2, xx = 0, yy = 0, xy = 0; /* ranks have this mean */
-    for (int64_t i = 0; i < count; i++) {
-        double dx = x[i] - middle, dy = y[i] - middle;
-        xx += dx * dx;
-        yy += dy * dy;
-        xy += dx * dy;
-    }
-    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : NAN;
-}
-
 /* Sums over one day's rows. */
 static void measure_errors(daily *out, int64_t day, const double *actual, const double *forecast,
                            int64_t count, double train_mean) {

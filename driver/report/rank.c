@@ -1,5 +1,6 @@
 #include "report/rank.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { DIGIT_BITS = 8, DIGITS = 64 / DIGIT_BITS, DIGIT_VALUES = 1 << DIGIT_BITS };
@@ -65,4 +66,15 @@ void rank_assign(float *ranks, const ranked *order, int64_t count) {
             ranks[order[first].index] = shared;
         }
     }
+}
+
+double rank_correlation(const float *x, const float *y, int64_t count) {
+    double middle = (double)(count + 1) / 2, xx = 0, yy = 0, xy = 0; /* ranks have this mean */
+    for (int64_t i = 0; i < count; i++) {
+        double dx = x[i] - middle, dy = y[i] - middle;
+        xx += dx * dx;
+        yy += dy * dy;
+        xy += dx * dy;
+    }
+    return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : NAN;
 }

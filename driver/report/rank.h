@@ -16,4 +16,7 @@ void rank_sort(ranked *order, ranked *scratch, const double *values, int64_t cou
 /* ranks [count] of a sorted order, from 1; equal values share the mean of their ranks. */
 void rank_assign(float *ranks, const ranked *order, int64_t count);
 
+/* Spearman's correlation from two such ranks [count]; NaN where one side is constant. */
+double rank_correlation(const float *x, const float *y, int64_t count);
+
 #endif

@@ -34,6 +34,17 @@ bool report_begin(report *out, const dataset *dataset, const dataset_metadata *m
     return true;
 }
 
+void report_baseline(double *forecast, const report *report, baseline which, int64_t first,
+                     int64_t count) {
+    const double *known = report->baseline_forecast[which];
+    if (known) {
+        memcpy(forecast, known + first, (size_t)count * sizeof *forecast);
+    } else {
+        baselines_forecast(forecast, &report->baselines, which, report->dataset, &report->panel,
+                           first, count);
+    }
+}
+
 void report_add_model(report *report, const report_model *model) {
     report->models[report->model_count++] = *model;
 }
@@ -41,6 +52,9 @@ void report_add_model(report *report, const report_model *model) {
 void report_free(report *report) {
     for (int32_t i = 0; i < report->model_count; i++) {
         free(report->models[i].forecast);
+    }
+    for (int b = 0; b < BASELINE_COUNT; b++) {
+        free(report->baseline_forecast[b]);
     }
     panel_free(&report->panel);
     baselines_free(&report->baselines);
@@ -61,8 +75,7 @@ static void forecast_of(double *out, const void *context, int64_t first, int64_t
     if (which->index < r->model_count) {
         memcpy(out, r->models[which->index].forecast + first, (size_t)count * sizeof *out);
     } else {
-        baselines_forecast(out, &r->baselines, (baseline)(which->index - r->model_count),
-                           r->dataset, &r->panel, first, count);
+        report_baseline(out, r, (baseline)(which->index - r->model_count), first, count);
     }
 }
 

@@ -29,6 +29,8 @@ typedef struct report {
     struct audit audit;
     struct panel panel; /* the test period */
     struct baselines baselines;
+    double *baseline_forecast[BASELINE_COUNT]; /* [panel.rows] each, owned, where the baselines were
+                                                  fitted again and again; NULL: from `baselines` */
     int32_t model_count;
     report_model models[REPORT_MODELS];
     statistics model_statistics[REPORT_MODELS];
@@ -44,6 +46,10 @@ typedef struct report {
 /* Selects the test period (from metadata->test_first_date on) and fits the baselines. */
 bool report_begin(report *out, const dataset *dataset, const dataset_metadata *metadata,
                   const audit *audit, error *error);
+
+/* What a baseline forecasts for the panel's rows first .. first + count - 1. */
+void report_baseline(double *forecast, const report *report, baseline which, int64_t first,
+                     int64_t count);
 
 /* Takes over model->forecast, in the order of report->panel. */
 void report_add_model(report *report, const report_model *model);

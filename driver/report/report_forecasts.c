@@ -43,8 +43,7 @@ bool report_forecasts(text *out, const report *r, error *error) {
         for (int64_t row = r->panel.day_first[day]; row < r->panel.day_first[day + 1]; row++) {
             double forecast[BASELINE_COUNT];
             for (int b = 0; b < BASELINE_COUNT; b++) {
-                baselines_forecast(&forecast[b], &r->baselines, (baseline)b, r->dataset, &r->panel,
-                                   row, 1);
+                report_baseline(&forecast[b], r, (baseline)b, row, 1);
             }
             append_row(out, r, row, date, forecast);
         }

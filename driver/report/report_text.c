@@ -108,7 +108,7 @@ static void baseline_table(text *out, const report *r) {
 
 static void coverage_lines(text *out, const report *r) {
     if (!r->metadata->calibrated) {
-        text_append_string(out, "\nPrediction intervals: the checkpoint has none.\n");
+        text_append_string(out, "\nPrediction intervals: none were calibrated.\n");
         return;
     }
     text_printf(out, "\nPrediction intervals (split-conformal on %s windows, scaled by vol20)\n",

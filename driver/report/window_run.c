@@ -1,7 +1,9 @@
 #include "report/window_run.h"
 
 window_range window_range_train(const dataset_metadata *metadata) {
-    return (window_range){INT32_MIN, metadata->train_last_date, metadata->test_first_date + 1};
+    const dataset_options *options = &metadata->options;
+    return (window_range){options->by_date ? options->train_first_date : INT32_MIN,
+                          metadata->train_last_date, metadata->test_first_date + 1};
 }
 
 window_range window_range_test(const dataset_metadata *metadata) {

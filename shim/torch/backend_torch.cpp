@@ -95,7 +95,7 @@ TorchBackend::TorchBackend(const TrainerSpec &spec, const TrainingData &data)
             .to(device, type, /*non_blocking=*/false, /*copy=*/true);
     };
     features_ = upload(data.features, {data.rows, spec.model.features}, at::kFloat);
-    targets_ = upload(data.targets, {data.rows}, at::kFloat);
+    targets_ = upload(data.targets.data(), {data.rows}, at::kFloat);
     window_ends_ = upload(data.window_ends, {data.windows}, at::kInt);
     make_parameters(at::TensorOptions().dtype(at::kFloat).device(device));
     if (gpu_) {

@@ -92,6 +92,21 @@ void describe_machine(rp_machine &machine) {
 #endif
 }
 
+int64_t gpu_multiprocessors() {
+    const std::string reason = gpu_unavailable();
+    if (!reason.empty()) {
+        throw error(RP_ERROR_DEVICE, "%s", reason.c_str());
+    }
+    int count = 0;
+#ifdef RP_HAVE_CUDA
+    if (cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0) != cudaSuccess) {
+        throw error(RP_ERROR_DEVICE, "the GPU does not answer: %s",
+                    cudaGetErrorString(cudaGetLastError()));
+    }
+#endif
+    return count;
+}
+
 int64_t gpu_peak_memory() {
 #ifdef RP_HAVE_CUDA
     using c10::CachingAllocator::StatType;

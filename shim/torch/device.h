@@ -16,6 +16,9 @@ std::string configuration_unavailable(const std::string &configuration);
 
 void describe_machine(rp_machine &machine);
 
+// Of the GPU; an Error without one.
+int64_t gpu_multiprocessors();
+
 // Peak bytes taken from the GPU by this process's tensors.
 int64_t gpu_peak_memory();
 

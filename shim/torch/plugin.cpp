@@ -49,10 +49,20 @@ class TranslatingBackend : public Backend {
     int64_t skipped_steps() const override { return inner_->skipped_steps(); }
     std::string precision() const override { return inner_->precision(); }
     std::string note() const override { return inner_->note(); }
+    Backend *inner() { return inner_.get(); }
 
   private:
     std::unique_ptr<Backend> inner_;
 };
+
+bool train_together(const std::vector<Backend *> &backends, int64_t first_step, int64_t steps,
+                    float *losses) {
+    std::vector<Backend *> inner;
+    for (Backend *backend : backends) {
+        inner.push_back(static_cast<TranslatingBackend *>(backend)->inner());
+    }
+    return translate([&] { return train_fused_together(inner, first_step, steps, losses); });
+}
 
 std::unique_ptr<Backend> make_backend(const TrainerSpec &spec, const TrainingData &data) {
     return translate([&]() -> std::unique_ptr<Backend> {
@@ -80,8 +90,9 @@ int64_t translated_verify(const std::string &device, bool perturb, rp_verify_cal
     return translate([&] { return verify(device, perturb, callback, context); });
 }
 
-constexpr TorchPlugin plugin = {configuration_unavailable, make_backend, describe_machine,
-                                translated_reference, translated_verify};
+constexpr TorchPlugin plugin = {configuration_unavailable, make_backend,     train_together,
+                                gpu_multiprocessors,       describe_machine, translated_reference,
+                                translated_verify};
 
 } // namespace
 } // namespace rp

@@ -144,6 +144,13 @@ RP_API RP_MUST_CHECK rp_status rp_trainer_create(rp_trainer **trainer,
                                                  const rp_data *data);
 RP_API void rp_trainer_free(rp_trainer *trainer);
 
+/* `count` trainers of the same data, which they share: it is checked once and copied to the device
+ * once. options [count] must agree in features, time steps and target unit. trainers [count] are
+ * all NULL on failure. */
+RP_API RP_MUST_CHECK rp_status rp_trainers_create(rp_trainer **trainers,
+                                                  const rp_trainer_options *options, int64_t count,
+                                                  const rp_data *data);
+
 typedef struct rp_progress {
     int64_t step;            /* optimiser steps done since the start of training */
     int64_t steps_per_epoch; /* ceil(W / B), or W / B when W % B is 1 */
@@ -159,6 +166,23 @@ typedef struct rp_progress {
  * step, and leaves the trainer unusable but for rp_trainer_failed_batch and free. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_run(rp_trainer *trainer, int64_t steps,
                                               rp_progress *progress);
+
+/* Trains each of the trainers [count] `steps` more optimiser steps, past ends of epochs. They train
+ * side by side where that is faster: cpu-fused as many at a time as there are `threads` (0: one a
+ * core), gpu-fused in the same launches when they agree in shape, batch and step; others one after
+ * another. Each gets the bits that it gets alone. One that fails doesn't stop the others: it is
+ * left out from then on, and rp_trainer_failure says why. */
+RP_API RP_MUST_CHECK rp_status rp_trainers_run(rp_trainer *const *trainers, int64_t count,
+                                               int64_t steps, int32_t threads);
+
+/* Why the trainer failed in rp_trainers_run, in one line; "" while it has not. Owned by the
+ * trainer; "" for NULL. */
+RP_API const char *rp_trainer_failure(const rp_trainer *trainer);
+
+/* How many trainers rp_trainers_run should be given to keep the device busy: options->threads (0:
+ * one a core) for cpu-fused, one a multiprocessor for gpu-fused, 1 for the others. */
+RP_API RP_MUST_CHECK rp_status rp_trainers_at_once(int64_t *count,
+                                                   const rp_trainer_options *options);
 
 /* State of the training without doing any. */
 RP_API RP_MUST_CHECK rp_status rp_trainer_progress(const rp_trainer *trainer,
