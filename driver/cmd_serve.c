@@ -51,7 +51,7 @@ int cmd_serve(int argc, char **argv) {
                              .connections = 1024,
                              .connections_per_ip = 256,
                              .body_limit = 1 << 20,
-                             .header_limit = 16384,
+                             .header_limit = 8192,
                              .idle_seconds = 60,
                              .request_seconds = 90,
                              .access_log = "-"};

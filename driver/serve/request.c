@@ -1,9 +1,7 @@
-/* Requests that libmicrohttpd lets through and that must not go on are refused here: those whose
- * length two programs could read differently (request smuggling), those without the token, those
- * with too large a body. */
+/* Requests whose address, token, method or body must not go on are refused here; how messages are
+ * framed is framing.c's. */
 #include "serve/request.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -12,9 +10,6 @@
 #include "serve/router.h"
 #include "serve/server.h"
 #include "serve/worker.h"
-
-/* A body up to this many times the limit is read and thrown away before it is refused. */
-enum { DISCARD_FACTOR = 16 };
 
 request *request_create(struct worker *worker, struct MHD_Connection *connection, const char *uri) {
     request *request = malloc(sizeof *request);
@@ -31,10 +26,7 @@ request *request_create(struct worker *worker, struct MHD_Connection *connection
     request->connection = connection;
     request->began_ns = monotonic_ns();
     request->body_limit = (size_t)worker->server->options.body_limit;
-    size_t length = strlen(uri);
-    request->uri_too_long = length >= sizeof request->uri;
-    length = request->uri_too_long ? sizeof request->uri - 1 : length;
-    memcpy(request->uri, uri, length);
+    strncpy(request->uri, uri, sizeof request->uri - 1);
     return request;
 }
 
@@ -54,36 +46,16 @@ static bool is_header(const char *key, size_t size, const char *name) {
     return strncasecmp(key, name, size) == 0 && name[size] == '\0';
 }
 
-/* A field name is a token (RFC 9110, 5.6.2) and a value has no control characters but tabs. What
- * libmicrohttpd takes for "Content-Length " with a space, a proxy may take for Content-Length. */
-static bool is_sound(const char *key, size_t key_size, const char *value, size_t value_size) {
-    for (size_t i = 0; i < key_size; i++) {
-        if (!isalnum((unsigned char)key[i]) && !strchr("!#$%&'*+-.^_`|~", key[i])) {
-            return false;
-        }
-    }
-    for (size_t i = 0; i < value_size; i++) {
-        const unsigned char c = (unsigned char)value[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f) {
-            return false;
-        }
-    }
-    return key_size > 0;
-}
-
 static enum MHD_Result read_header(void *context, enum MHD_ValueKind kind, const char *key,
                                    size_t key_size, const char *value, size_t value_size) {
     request_headers *headers = context;
     (void)kind;
-    headers->malformed |= !is_sound(key, key_size, value, value ? value_size : 0);
+    (void)value_size;
     const struct {
         const char *name;
         const char **value;
         int *count;
     } known[] = {
-        {"Host", NULL, &headers->hosts},
-        {"Content-Length", &headers->content_length, &headers->content_lengths},
-        {"Transfer-Encoding", &headers->transfer_encoding, &headers->transfer_encodings},
         {"Authorization", &headers->authorization, &headers->authorizations},
         {"Inference-Header-Content-Length", &headers->inference_length,
          &headers->inference_lengths},
@@ -106,44 +78,6 @@ static enum MHD_Result read_header(void *context, enum MHD_ValueKind kind, const
         break;
     }
     return MHD_YES;
-}
-
-/* A decimal number and nothing else; at most 18 digits. */
-static bool parse_length(const char *text, uint64_t *length) {
-    size_t digits = strspn(text, "0123456789");
-    *length = strtoull(text, NULL, 10);
-    return digits > 0 && digits <= 18 && text[digits] == '\0';
-}
-
-/* False when the message's length is in doubt; RFC 9112, 6.3. */
-static bool check_framing(request *request, const char *version) {
-    const request_headers *headers = &request->headers;
-    const bool is_1_0 = strcmp(version, "HTTP/1.0") == 0;
-    uint64_t length = 0;
-    if (!is_1_0 && strcmp(version, "HTTP/1.1") != 0) {
-        response_send_refusal(request, 505, "this is HTTP/1.1 and HTTP/1.0 only");
-    } else if (headers->malformed) {
-        response_send_refusal(request, 400, "a header is malformed");
-    } else if (headers->hosts > 1 || (headers->hosts == 0 && !is_1_0)) {
-        response_send_refusal(request, 400, "a request has exactly one Host");
-    } else if (headers->content_lengths > 1 || headers->transfer_encodings > 1 ||
-               (headers->content_lengths > 0 && headers->transfer_encodings > 0)) {
-        response_send_refusal(request, 400, "the body's length is given more than once");
-    } else if (headers->transfer_encodings > 0 && is_1_0) {
-        response_send_refusal(request, 400, "HTTP/1.0 has no Transfer-Encoding");
-    } else if (headers->transfer_encodings > 0 &&
-               strcasecmp(headers->transfer_encoding, "chunked") != 0) {
-        response_send_refusal(request, 501, "the only Transfer-Encoding here is chunked");
-    } else if (headers->content_lengths > 0 && !parse_length(headers->content_length, &length)) {
-        response_send_refusal(request, 400, "Content-Length is not a number");
-    } else if (length / DISCARD_FACTOR > request->body_limit) {
-        response_send_refusal(request, 413, "the body is larger than %zu bytes",
-                              request->body_limit);
-    } else {
-        request->body_too_large = length > request->body_limit;
-        return true;
-    }
-    return false;
 }
 
 static int hex_digit(char c) {
@@ -207,10 +141,6 @@ bool request_has_token(const request *request, const char *token) {
 bool request_may_go_on(request *request) {
     const char *encoding = request->headers.content_encoding;
     const char *token = request->worker->server->options.token;
-    if (request->uri_too_long) {
-        response_send_error(request, 414, "the address is longer than %d bytes", URI_SIZE - 1);
-        return false;
-    }
     if (!split_path(request)) {
         response_send_error(request, 400, "the address is not a valid path");
         return false;
@@ -232,13 +162,12 @@ bool request_may_go_on(request *request) {
     return false;
 }
 
-bool request_begin(request *request, const char *method, const char *version) {
+void request_begin(request *request, const char *method) {
     request->state = REQUEST_RECEIVING;
     strncpy(request->method, method, sizeof request->method - 1);
     MHD_get_connection_values_n(request->connection, MHD_HEADER_KIND, read_header,
                                 &request->headers);
     request->snapshot = snapshot_hold(request->worker->snapshot);
-    return check_framing(request, version);
 }
 
 void request_receive(request *request, const char *data, size_t size) {

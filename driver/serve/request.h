@@ -8,20 +8,20 @@
 #include <stdint.h>
 
 #include "serve/batcher.h"
+#include "serve/framing.h"
 #include "serve/oip_body.h"
 #include "serve/predict_body.h"
 
 struct worker;
 struct route;
 
-enum { URI_SIZE = 256, REQUEST_SEGMENTS = 6 };
+enum { URI_SIZE = FRAMING_TARGET_MOST + 1, REQUEST_SEGMENTS = 6 };
 
 /* The headers that anything here looks at; pointers are libmicrohttpd's, NULL if absent. */
 typedef struct request_headers {
     const char *accept, *authorization, *user_agent, *trace, *content_encoding;
-    const char *content_length, *transfer_encoding, *inference_length, *if_none_match;
-    bool malformed; /* one of the headers */
-    int hosts, content_lengths, transfer_encodings, authorizations, inference_lengths;
+    const char *inference_length, *if_none_match;
+    int authorizations, inference_lengths;
 } request_headers;
 
 typedef enum request_state {
@@ -46,7 +46,7 @@ typedef struct request {
     int64_t began_ns;
     char *body; /* [body_size] and a NUL, owned */
     size_t body_size, body_capacity, body_limit;
-    bool uri_too_long, body_too_large;
+    bool body_too_large;
     snapshot *snapshot; /* held from the headers to the end */
 
     void (*finish)(struct request *request); /* answers once the wait is over */
@@ -67,9 +67,8 @@ typedef struct request {
 request *request_create(struct worker *worker, struct MHD_Connection *connection, const char *uri);
 void request_free(request *request);
 
-/* Reads the headers. False: where the message ends is in doubt (or very far), the refusal has been
- * sent and the connection ends with it. */
-bool request_begin(request *request, const char *method, const char *version);
+/* Reads the headers. */
+void request_begin(request *request, const char *method);
 
 /* Finds the route, once the body is there. False: it was refused, and the answer sent. */
 bool request_may_go_on(request *request);

@@ -12,7 +12,15 @@
 #include "serve/router.h"
 #include "serve/server.h"
 
-enum { TURN_MS = 1000 }; /* the longest sleep: deadlines and new models are looked at this often */
+enum {
+    TURN_MS = 1000, /* the longest sleep: deadlines and new models are looked at this often */
+    /* What libmicrohttpd keeps beside a request's head in the same memory: at most 64 fields and 16
+     * arguments at 56 bytes each, and the head of the answer. */
+    POOL_RESERVE = 8192
+};
+
+/* The worker whose thread this is. */
+static _Thread_local worker *running;
 
 static connection *connection_of(struct MHD_Connection *connection) {
     const union MHD_ConnectionInfo *info =
@@ -58,14 +66,15 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *mhd, con
     (void)context;
     (void)mhd;
     (void)url;
+    (void)version;
     if (!request) {
         return MHD_NO; /* no memory */
     }
     if (request->state == REQUEST_NEW) {
-        if (request_begin(request, method, version)) {
-            return MHD_YES;
-        }
-    } else if (*size > 0) {
+        request_begin(request, method);
+        return MHD_YES;
+    }
+    if (*size > 0) {
         request_receive(request, data, *size);
         *size = 0;
         return MHD_YES;
@@ -107,14 +116,31 @@ static void on_completed(void *context, struct MHD_Connection *mhd, void **user,
 }
 
 static connection *find_connection(worker *worker, int fd) {
-    connection *connection = worker->connections;
-    while (connection && connection->fd != fd) {
-        connection = connection->next;
+    return fd >= 0 && fd < worker->fds ? worker->by_fd[fd] : NULL;
+}
+
+static bool remember(worker *worker, connection *connection) {
+    if (connection->fd >= worker->fds) {
+        const int fds = connection->fd + 64;
+        struct connection **table = realloc(worker->by_fd, (size_t)fds * sizeof(void *));
+        if (!table) {
+            return false;
+        }
+        memset(table + worker->fds, 0, (size_t)(fds - worker->fds) * sizeof(void *));
+        worker->by_fd = table;
+        worker->fds = fds;
     }
-    return connection;
+    worker->by_fd[connection->fd] = connection;
+    connection->next = worker->connections;
+    if (connection->next) {
+        connection->next->previous = connection;
+    }
+    worker->connections = connection;
+    return true;
 }
 
 static void forget(worker *worker, connection *connection) {
+    worker->by_fd[connection->fd] = NULL;
     if (connection->previous) {
         connection->previous->next = connection->next;
     } else {
@@ -125,6 +151,74 @@ static void forget(worker *worker, connection *connection) {
     }
     server_forget(worker->server, connection);
     free(connection);
+}
+
+/* ---- What arrives ---------------------------------------------------------------------------- */
+
+/* The answer to a message that libmicrohttpd is not going to see in full; then the connection ends.
+ * Not when libmicrohttpd has begun an answer of its own. */
+static void send_refusal(worker *worker, connection *connection) {
+    const framing *framing = &connection->framing;
+    request *request = connection->request;
+    char body[128], answer[512], rest[4096];
+    if (connection->refused || (request && request->status)) {
+        return;
+    }
+    connection->refused = true;
+    const int size = snprintf(body, sizeof body, "{\"error\": \"%s\"}\n", framing->reason);
+    const int all =
+        snprintf(answer, sizeof answer,
+                 "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %d\r\nConnection: close\r\n\r\n%s",
+                 framing->status, MHD_get_reason_phrase_for((unsigned)framing->status), size, body);
+    ssize_t done = send(connection->fd, answer, (size_t)all, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* What has arrived is read, so that closing does not reset the connection under the answer. */
+    for (int i = 0; done > 0 && i < 64; i++) {
+        done = recvfrom(connection->fd, rest, sizeof rest, MSG_DONTWAIT, NULL, NULL);
+    }
+    if (request) {
+        request->status = framing->status; /* on_completed tells of it */
+        request->response_size = (size_t)size;
+        return;
+    }
+    const int64_t now = monotonic_ns(), duration = now - connection->since_ns;
+    metrics_request(&worker->metrics, ROUTE_OTHER, framing->status, duration);
+    access_log_add(&worker->log,
+                   &(access_entry){.method = "",
+                                   .uri = "",
+                                   .peer = connection->peer,
+                                   .status = framing->status,
+                                   .response_size = (size_t)size,
+                                   .duration_ns = duration},
+                   now);
+}
+
+/* libmicrohttpd has no hook for what it reads, but it reads with recv, and a program's own recv
+ * comes before libc's. Every byte of the workers' connections so passes framing_scan first. To
+ * libmicrohttpd a refused connection looks like one that the client has closed. */
+__attribute__((visibility("default"))) ssize_t recv(int fd, void *buffer, size_t size, int flags) {
+    connection *connection = running ? find_connection(running, fd) : NULL;
+    if (connection && connection->framing.status) {
+        send_refusal(running, connection);
+        return 0;
+    }
+    const ssize_t got = recvfrom(fd, buffer, size, flags, NULL, NULL);
+    if (got <= 0 || !connection) {
+        return got;
+    }
+    const server_options *options = &running->server->options;
+    const framing_limits limits = {(size_t)options->header_limit, (size_t)options->body_limit};
+    connection->heard_ns = monotonic_ns();
+    const size_t good = framing_scan(&connection->framing, buffer, (size_t)got, &limits);
+    if (!connection->framing.status) {
+        return got;
+    }
+    if (good == 0) {
+        send_refusal(running, connection);
+    } else {
+        shutdown(fd, SHUT_RD); /* so that libmicrohttpd reads again after the messages before it */
+    }
+    return (ssize_t)good;
 }
 
 static void on_connection(void *context, struct MHD_Connection *mhd, void **socket_context,
@@ -179,12 +273,14 @@ static void take_connection(worker *worker, connection *connection) {
     if (stale) {
         forget(worker, stale); /* libmicrohttpd closed it without having begun it */
     }
-    connection->since_ns = monotonic_ns();
-    connection->next = worker->connections;
-    if (connection->next) {
-        connection->next->previous = connection;
+    running = worker;
+    connection->since_ns = connection->heard_ns = monotonic_ns();
+    if (!remember(worker, connection)) {
+        close(connection->fd);
+        server_forget(worker->server, connection);
+        free(connection);
+        return;
     }
-    worker->connections = connection;
     if (MHD_add_connection(worker->daemon, connection->fd, (struct sockaddr *)&connection->address,
                            connection->address_size) != MHD_YES) {
         stale = find_connection(worker, connection->fd);
@@ -216,17 +312,24 @@ static void empty_inbox(worker *worker) {
 
 /* ---- The loop -------------------------------------------------------------------------------- */
 
-/* libmicrohttpd's timeout begins anew with every byte, so a client that sends one now and then
- * would keep its connection for ever: a connection has request_seconds from the end of one request
- * to the end of the next. While closing, a connection without a request ends at once. */
+/* A client that sends a byte now and then must not keep its connection for ever: it has
+ * idle_seconds from byte to byte, and request_seconds from the end of one request to the end of the
+ * next. While closing, a connection without a request ends at once. */
 static void end_stalled(worker *worker, int64_t now, bool closing) {
-    const int64_t limit = worker->server->options.request_seconds * INT64_C(1000000000);
+    const int64_t second = 1000000000, limit = worker->server->options.request_seconds * second;
+    const int64_t idle = worker->server->options.idle_seconds * second;
     for (connection *c = worker->connections; c; c = c->next) {
         const bool waiting = c->request && c->request->state == REQUEST_WAITING;
-        const bool stalled = !waiting && now - c->since_ns > limit;
-        if (stalled || (closing && !c->request)) {
+        const bool inside = framing_is_inside(&c->framing);
+        const bool stalled = !waiting && (now - c->since_ns > limit || now - c->heard_ns > idle);
+        if (stalled && inside && !c->framing.status) {
+            c->framing.status = 408;
+            c->framing.reason = "the request took too long to arrive";
+            send_refusal(worker, c);
+        }
+        if (stalled || (closing && !c->request && !inside)) {
             shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd sees the end and closes it */
-            c->since_ns = now;
+            c->since_ns = c->heard_ns = now;
             counter_add(&worker->metrics.stalled, stalled);
         }
     }
@@ -286,19 +389,18 @@ static void *run_worker(void *argument) {
     return NULL;
 }
 
-/* Strictness 0: libmicrohttpd 0.9.75 at 1 differs only in answering a missing Host itself, with a
- * page whose head is sent twice; request_begin answers it in full. */
+/* Strictness 0: what framing.c lets pass needs no more of it. Memory: libmicrohttpd reads a head
+ * into half of it. No timeout: end_stalled has its own. */
 static struct MHD_Daemon *start_daemon(worker *worker, const server_options *options) {
-    return MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
-                                MHD_USE_TURBO | MHD_USE_ERROR_LOG,
-                            0, NULL, NULL, on_request, worker, MHD_OPTION_EXTERNAL_LOGGER,
-                            on_message, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 0,
-                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)options->connections + 1,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)options->header_limit,
-                            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)options->idle_seconds,
-                            MHD_OPTION_URI_LOG_CALLBACK, on_request_line, worker,
-                            MHD_OPTION_NOTIFY_COMPLETED, on_completed, worker,
-                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, worker, MHD_OPTION_END);
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_TURBO |
+            MHD_USE_ERROR_LOG,
+        0, NULL, NULL, on_request, worker, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)options->connections + 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        2 * (size_t)options->header_limit + POOL_RESERVE, MHD_OPTION_URI_LOG_CALLBACK,
+        on_request_line, worker, MHD_OPTION_NOTIFY_COMPLETED, on_completed, worker,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, worker, MHD_OPTION_END);
 }
 
 bool worker_start(worker *worker, struct server *server, int32_t index, error *error) {
@@ -340,6 +442,7 @@ void worker_join(worker *worker) {
     }
     batcher_free(&worker->batcher);
     snapshot_release(worker->snapshot);
+    free(worker->by_fd);
     if (worker->server) {
         close(worker->wake_fd);
         pthread_mutex_destroy(&worker->mutex);

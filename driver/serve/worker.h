@@ -27,6 +27,9 @@ typedef struct connection {
     socklen_t address_size;
     request *request; /* in progress, or NULL */
     int64_t since_ns; /* end of the last request, or the connection's start */
+    int64_t heard_ns; /* when bytes last came */
+    framing framing;
+    bool refused; /* the answer to what framing refuses was sent */
 } connection;
 
 typedef struct worker {
@@ -43,8 +46,10 @@ typedef struct worker {
     metrics metrics;
     access_log log;
     connection *connections; /* all open ones */
-    int64_t checked_ns;      /* when deadlines were last looked at */
-    int64_t share;           /* connections dealt to it and open; the server's, under its mutex */
+    connection **by_fd;      /* [fds], owned; NULL where none is open */
+    int fds;
+    int64_t checked_ns; /* when deadlines were last looked at */
+    int64_t share;      /* connections dealt to it and open; the server's, under its mutex */
 
     pthread_mutex_t mutex; /* guards the inbox */
     connection *arrived[WORKER_INBOX];

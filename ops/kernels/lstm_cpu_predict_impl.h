@@ -2,6 +2,9 @@
 // gates side by side. Several windows share each weight that is loaded. One window alone has the
 // inputs of all its time steps projected together, layer by layer, and then the recurrence with as
 // many gates in registers as there are.
+//
+// Policy: every path adds in the same order, so that a window's prediction has the same bits
+// whatever windows are run beside it.
 #pragma once
 
 #include "kernels/lstm_cpu_vector.h"
@@ -11,23 +14,26 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int tile_rows = 4, recur_vectors = 4;
-// Odd time steps walk k downward: W_hh is larger than the first-level cache, and so the part that
-// is still there is read first.
-constexpr bool alternate_direction = true;
-#else
-#if defined(__AVX2__)
+#elif defined(__AVX2__)
 constexpr int tile_rows = 3, recur_vectors = 2;
 #else
 constexpr int tile_rows = 2, recur_vectors = 2;
 #endif
-constexpr bool alternate_direction = false;
-#endif
+
+// Odd time steps walk k downward where that is faster: W_hh is larger than the first-level cache,
+// and so the part that is still there is read first.
+RP_INLINE bool goes_down(int64_t t) {
+    return lanes == 16 && t % 2 == 1;
+}
 
 // sum [rows][4] += input [rows][K] x weights [K][4][V].
 template <int rows>
 RP_INLINE void accumulate_rows(vec (&sum)[rows][4], const float *weights, const float *input,
-                               int64_t input_stride, int64_t count) {
-    for (int64_t k = 0; k < count; ++k, weights += 4 * lanes) {
+                               int64_t input_stride, int64_t count, bool downward) {
+    const int64_t direction = downward ? -1 : 1;
+    int64_t k = downward ? count - 1 : 0;
+    weights += 4 * lanes * k;
+    for (int64_t n = 0; n < count; ++n, k += direction, weights += direction * 4 * lanes) {
         vec x[rows];
         RP_UNROLL
         for (int r = 0; r < rows; ++r) {
@@ -85,6 +91,7 @@ struct RowArrays {
     int64_t input_stride;
     const float *h_before; // [count][U], nullptr at the first time step
     float *h, *c;          // [count][U]
+    bool downward;
 };
 
 template <int rows>
@@ -94,10 +101,11 @@ RP_INLINE void step_tile(const RowArrays &arrays, int64_t row, const LstmCpuLaye
     vec gate[rows][4];
     begin_rows(gate, layer.gate_bias + 4 * unit);
     accumulate_rows(gate, layer.project + 4 * unit * layer.inputs,
-                    arrays.input + row * arrays.input_stride, arrays.input_stride, layer.inputs);
+                    arrays.input + row * arrays.input_stride, arrays.input_stride, layer.inputs,
+                    false);
     if (arrays.h_before) {
         accumulate_rows(gate, layer.recur + 4 * unit * hidden, arrays.h_before + row * units, units,
-                        hidden);
+                        hidden, arrays.downward);
     }
     RP_UNROLL
     for (int r = 0; r < rows; ++r) {
@@ -144,7 +152,7 @@ void predict_rows(float *out, const LstmCpuModel &model, const LstmCpuWork &work
     }
     const float *h = nullptr;
     for (int64_t t = 0; t < time_steps; ++t) {
-        RowArrays arrays = {work.x + t * features, window, nullptr, nullptr, nullptr};
+        RowArrays arrays = {work.x + t * features, window, nullptr, nullptr, nullptr, goes_down(t)};
         for (int64_t l = 0; l < model.shape.layers; ++l) {
             arrays.h_before = t > 0 ? work.h[l] + (t - 1) % 2 * size : nullptr;
             arrays.h = work.h[l] + t % 2 * size;
@@ -169,7 +177,7 @@ RP_INLINE void project_tile(float *gates, int64_t gates_stride, const float *bia
                             int64_t count) {
     vec sum[rows][4];
     begin_rows(sum, bias);
-    accumulate_rows(sum, weights, input, input_stride, count);
+    accumulate_rows(sum, weights, input, input_stride, count, false);
     RP_UNROLL
     for (int r = 0; r < rows; ++r) {
         RP_UNROLL
@@ -260,7 +268,7 @@ void predict_single(float *out, const LstmCpuModel &model, const LstmCpuWork &wo
         h = nullptr;
         for (int64_t t = 0; t < time_steps; ++t) {
             recur_step(sequence + t * units, work.c[0], model, layer, work.gates + t * 4 * units, h,
-                       alternate_direction && t % 2 == 1);
+                       goes_down(t));
             h = sequence + t * units;
         }
         input = sequence;

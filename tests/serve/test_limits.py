@@ -111,12 +111,58 @@ def test_body_over_the_limit_is_413(service):
     (b"Host: y\r\nContent-Length: 21\r\n\r\n" + BODY, 400),
     (b"X Y: 1\r\nContent-Length: 21\r\n\r\n" + BODY, 400),
     (b"no colon\r\n\r\n", 400), (b"X: " + b"a" * 40000 + b"\r\n\r\n", 431),
+    (b"a: b\r\n" * 70 + b"\r\n", 431), (b"a:\r\n" * 8000 + b"\r\n", 431),
+    (b"X: a\nContent-Length: 21\r\n\r\n" + BODY, 400), (b"Content-Length: 21\n\n" + BODY, 400),
+    (b"X: a\r\n Content-Length: 21\r\n\r\n" + BODY, 400), (b" X: a\r\n\r\n", 400),
+    (b"X: a\rContent-Length: 21\r\n\r\n" + BODY, 400), (b": a\r\n\r\n", 400),
+    (b"X: \0\r\n\r\n", 400), (b"Content-Length: 2 1\r\n\r\n" + BODY, 400),
+    (b"Content-Length: \r\n\r\n" + BODY, 400), (b"Content_Length\t: 21\r\n\r\n" + BODY, 400),
+    (b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n", 501),
+    (b"Transfer-Encoding:\tchunked\r\n\r\n0\r\n\r\n", 501),
+    (b"Content-Length: 21 \r\n\r\n" + BODY, 400),
+    (b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n+1\r\na\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n1;\n=\r\na\r\n0\r\n\r\n", 400),
+    (b"Transfer-Encoding: chunked\r\n\r\n0\r\nX : 1\r\n\r\n", 400),
 ])  # fmt: skip
-def test_message_of_doubtful_length_is_refused_and_the_connection_closed(service, rest, status):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_message_of_doubtful_length_is_refused_and_the_connection_closed(
+    service, rest, status, at_once
+):
     smuggled = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    answer = service.raw(HEAD + rest + smuggled)
-    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
-    assert b"Connection: close" in answer and b"rp_http_requests" not in answer
+    good = HEAD + b"Content-Length: 21\r\n\r\n" + BODY
+    if at_once:
+        first, _, answer = service.raw(good + HEAD + rest + smuggled).partition(b"HTTP/1.1 4")
+        assert first.startswith(b"HTTP/1.1 200 ") or b"HTTP/1.1 501 " in first
+        answer = b"HTTP/1.1 4" + answer if answer else first[first.index(b"HTTP/1.1 501") :]
+    else:
+        answer = service.raw(HEAD + rest + smuggled)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"Connection: close" in head and json.loads(body)["error"]
+    assert body.count(b"HTTP/1.1") == 0
+
+
+def test_lengths_that_are_not_in_doubt_are_read(service):
+    chunks = b"5;x=1\r\n" + BODY[:5] + b"\r\n%X\r\n" % (len(BODY) - 5) + BODY[5:] + b"\r\n"
+    answer = service.raw(
+        b"\r\n" + HEAD + b"Transfer-Encoding:  Chunked\r\nCookie: a=1; b=2\r\n\r\n" + chunks
+        + b"0\r\nX-Trailer: 1\r\n\r\n" + HEAD + b"content-length:021\r\nCookie: "
+        + b"a;" * 3000 + b"\r\nConnection: close\r\n\r\n" + BODY
+    )  # fmt: skip
+    assert answer.count(b"HTTP/1.1 200 OK") == 2 and answer.count(b'"SYN0001"') == 2
+
+
+def test_head_in_single_bytes_is_the_same_head(service):
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in HEAD + b"Content-Length: 21\r\n\r\n" + BODY:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.001)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 def test_compressed_body_is_refused_after_it_was_read(service):
@@ -131,6 +177,11 @@ def test_compressed_body_is_refused_after_it_was_read(service):
     (b"GET /healthz%0d%0a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400), (b"GET /% HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    (b"GET /?" + b"&" * 99 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    (b"GET  /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 400), (b"GET\r\n\r\n", 400), (b"\0", 400),
+    (b"GET /healthz\r\n\r\n", 400), (b"GET /healthz HTTP/1.1 \r\nHost: x\r\n\r\n", 400),
+    (b"GET /healthz http/1.1\r\nHost: x\r\n\r\n", 400), (b"\x16\x03\x01\x02\x00", 400),
+    (b"GET /healthz HTTP/1.1\nHost: x\n\n", 400), (b"GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     (b"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     (b"GET /assets/..%2f..%2fetc%2fpasswd HTTP/1.1\r\nHost: x\r\n\r\n", 404),
     (b"GET /a/b/c/d/e/f/g/h HTTP/1.1\r\nHost: x\r\n\r\n", 404),
@@ -158,7 +209,7 @@ def test_slow_client_is_cut_off_and_others_are_served(start, checkpoints, prices
             while not ended and time.monotonic() - began < 10:
                 try:
                     slow.sendall(b"a")
-                    ended = slow.recv(100) == b""
+                    ended = slow.recv(100).startswith(b"HTTP/1.1 408 ")
                 except TimeoutError:
                     pass
                 except OSError:
