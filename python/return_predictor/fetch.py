@@ -7,7 +7,7 @@
 Yahoo Finance (the default) is asked through yfinance; its data are for personal use, by its terms.
 A ticker that fails is tried again with growing pauses, then fails alone; a second run continues
 where the first stopped, because a file is written whole or not at all and a list beside them
-(.fetch.json) says what each one holds. Needs yfinance: pip install yfinance.
+(.fetch.json) says what each one holds. Needs yfinance, which ./dev fetch installs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import email.utils
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -52,7 +53,13 @@ def checked(frame, ticker):
 
     frame = frame[[c for c in COLUMNS if c in frame.columns]]
     numbers = frame.columns[1:]
-    frame = frame.assign(**{c: pd.to_numeric(frame[c], errors="coerce") for c in numbers})
+    values = {c: pd.to_numeric(frame[c], errors="coerce") for c in numbers}
+    for column in numbers:
+        bad = frame[values[column].isna() & frame[column].notna()]
+        if not bad.empty:
+            day, value = bad[["date", column]].iloc[0]
+            raise Refused(f"{ticker}: on {day} the {column} is '{value}', not a number")
+    frame = frame.assign(**values)
     whole = frame.dropna()
     if whole.empty:
         raise Failed("the answer has no rows")
@@ -150,6 +157,8 @@ class CsvUrl:
             raise Failed(f"{address}: {error}") from error
         except Exception as error:  # http.client.IncompleteRead and its like
             raise Failed(f"{address}: {type(error).__name__}: {error}") from error
+        if content and not content.endswith(b"\n"):
+            print(f"\n{ticker}: the last line has no line end; was it cut?", file=sys.stderr)
         return self.table(content, address, start, end)
 
     def table(self, content, address, start, end):
@@ -172,7 +181,7 @@ class CsvUrl:
         if not {"date", "close", "volume"} <= set(frame.columns):
             raise Refused(f"{address}: no columns date, close and volume, but {list(frame)}")
         for column in [c for c in COLUMNS[1:] if c in frame.columns]:
-            frame[column] = frame[column].str.replace("[$,]", "", regex=True)
+            frame[column] = frame[column].str.replace(DOLLARS, plain_number, regex=True)
         days = frame["date"].str.contains("/").fillna(False)
         form = "%m/%d/%Y" if days.any() else "%Y%m%d" if frame["date"].str.isdigit().all() else None
         try:
@@ -183,6 +192,15 @@ class CsvUrl:
         if "adj_close" not in frame.columns:
             frame["adj_close"] = frame["close"]
         return frame[(frame["date"] >= str(start)) & (frame["date"] <= str(end))]
+
+
+# Commas separate thousands; elsewhere (10,51) they are decimal points, which is not guessed.
+DOLLARS = re.compile(r"^(-?)\$?(\d{1,3}(?:,\d{3})+|\d+)(\.\d*)?$")
+
+
+def plain_number(found):
+    sign, whole, decimals = found.groups()
+    return sign + whole.replace(",", "") + (decimals or "")
 
 
 def wait_seconds(retry_after):

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 
 import pytest
@@ -65,6 +66,15 @@ UNKNOWN = json.dumps(
     {"chart": {"result": None, "error": {"code": "Not Found", "description": "No data found"}}}
 ).encode()
 CSV = b'Date,Close/Last,Volume\n01/03/2020,$11.00,"2,000"\n01/02/2020,$10.00,"1,000"\n'
+TABLES = {
+    "EUROPE": b'date,close,volume\n2020-01-02,"10,51",1000\n',
+    "WORD": b"date,close,volume\n2020-01-02,ten,1000\n",
+    "DAYFIRST": b"date,close,volume\n13/01/2020,10,1000\n",
+    "SEMICOLON": b"date;close;volume\n2020-01-02;10;1000\n",
+    "TWICE": b"date,close,volume\n2020-01-02,10,1000\n2020-01-02,10,1000\n",
+    "MINUS": b"date,close,volume\n2020-01-02,-10,1000\n",
+    "CUTLINE": b"date,close,volume\n2020-01-02,10,1000\n2020-01-03,11,20",
+}
 
 
 class Provider(http.server.BaseHTTPRequestHandler):
@@ -72,6 +82,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
 
     failures = 0
     asked = []
+    slow = None  # its answer never comes
 
     def do_GET(self):
         path = urllib.parse.urlsplit(self.path).path
@@ -79,13 +90,15 @@ class Provider(http.server.BaseHTTPRequestHandler):
         if "/chart/" not in path and "/csv/" not in path:
             return self.answer(200, b"crumb", "text/plain")
         self.asked.append(ticker)
+        if ticker == self.slow:
+            return time.sleep(5)
         if ticker == "NONE":
             return self.answer(404, UNKNOWN)
         if self.failures > 0 and ticker.startswith("BAD"):
             Provider.failures -= 1
             return self.fail(ticker)
         if "/csv/" in path:
-            return self.answer(200, CSV, "text/csv")
+            return self.answer(200, TABLES.get(ticker, CSV), "text/csv")
         self.answer(200, chart(ticker, 2 if ticker == "HOLE" else None))
 
     def fail(self, ticker):
@@ -132,7 +145,7 @@ def forget():
     Provider.failures, Provider.asked = 0, []
 
 
-def fetch(address, out, *arguments, end="2020-01-08"):
+def start_fetch(address, out, *arguments, end="2020-01-08"):
     environment = {**os.environ, "RP_YAHOO_URL": address, "PYTHONPATH": str(ROOT / "python")}
     command = [
         sys.executable,
@@ -150,7 +163,14 @@ def fetch(address, out, *arguments, end="2020-01-08"):
         "--most-wait",
         "0.05",
     ]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def fetch(address, out, *arguments, **options):
+    process = start_fetch(address, out, *arguments, **options)
+    output, messages = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, messages)
 
 
 EXPECTED = "date,open,high,low,close,adj_close,volume\n" + "".join(
@@ -216,6 +236,58 @@ def test_csv_url_is_brought_into_the_canonical_format(address, tmp_path):
     )
     result = fetch(address, tmp_path, "NONE", "--source", "csv-url", template)
     assert result.returncode == 1 and "404" in result.stderr
+
+
+@pytest.mark.parametrize("ticker", ["BAD429", "BAD500", "BADHTML", "BADEMPTY", "BADSHORT"])
+def test_passing_failure_of_a_csv_url_is_tried_again(address, tmp_path, ticker):
+    Provider.failures = 2
+    result = fetch(address, tmp_path, ticker, "--source", "csv-url", address + "/csv/{ticker}")
+    assert result.returncode == 0, result.stderr
+    assert len((tmp_path / f"{ticker}.csv").read_text().splitlines()) == 3
+    assert Provider.asked.count(ticker) == 3
+
+
+@pytest.mark.parametrize(
+    "ticker, message",
+    [
+        ("EUROPE", "on 2020-01-02 the close is '10,51', not a number"),
+        ("WORD", "on 2020-01-02 the close is 'ten', not a number"),
+        ("DAYFIRST", "13/01/2020"),
+        ("SEMICOLON", "no columns date, close and volume"),
+        ("TWICE", "2020-01-02 is there twice"),
+        ("MINUS", "a price that is not positive on 2020-01-02"),
+    ],
+)
+def test_csv_that_can_not_be_read_for_certain_is_refused(address, tmp_path, ticker, message):
+    arguments = ("--source", "csv-url", address + "/csv/{ticker}", "--attempts", "1")
+    result = fetch(address, tmp_path, ticker, *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_csv_whose_last_line_may_be_cut_is_warned_of(address, tmp_path):
+    result = fetch(address, tmp_path, "CUTLINE", "--source", "csv-url", address + "/csv/{ticker}")
+    assert result.returncode == 0, result.stderr
+    assert "the last line has no line end" in result.stderr
+
+
+def test_interrupted_fetch_leaves_whole_files_and_continues(address, tmp_path):
+    Provider.slow = "SLOW"
+    process = start_fetch(address, tmp_path, "AAPL", "SLOW", "MSFT")
+    deadline = time.monotonic() + 60
+    while "SLOW" not in Provider.asked and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    Provider.slow = None
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".fetch.json", "AAPL.csv"]
+    assert (tmp_path / "AAPL.csv").read_text() == EXPECTED
+    Provider.asked.clear()
+    result = fetch(address, tmp_path, "AAPL", "SLOW", "MSFT")
+    assert result.returncode == 0, result.stderr
+    assert "AAPL" not in Provider.asked
+    assert all((tmp_path / f"{t}.csv").read_text() == EXPECTED for t in ("AAPL", "SLOW", "MSFT"))
 
 
 @pytest.mark.parametrize(
