@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "command.h"
 #include "report/report.h"
+#include "training/ranks.h"
 #include "walk_forward/walk_report.h"
 #include "walk_forward/walk_training.h"
 
@@ -16,7 +17,7 @@ typedef struct command_options {
     market_options market;
     walk_options walk;
     string_list rates;
-    int64_t embargo, hidden, layers, time_steps, threads;
+    int64_t embargo, hidden, layers, time_steps, threads, silence;
     double dropout;
 } command_options;
 
@@ -120,25 +121,45 @@ static bool judge(walk_plan *plan, const walk_training_result *trained, int argc
     return ok;
 }
 
-static bool walk(const command_options *o, int argc, char **argv, error *error) {
+/* Rank 0 makes the folder before the others look into it. */
+static bool open_folder(const walk_plan *plan, ranks *ranks, error *error) {
+    return (ranks->rank > 0 || walk_plan_open_folder(plan, true, error)) &&
+           ranks_wait(ranks, "folder", error) &&
+           (ranks->rank == 0 || walk_plan_open_folder(plan, false, error));
+}
+
+static bool walk_with(command_options *o, ranks *ranks, int argc, char **argv, error *error) {
     market market = {0};
     walk_plan plan = {0};
     walk_training_result trained;
+    const bool speaks = ranks->rank == 0 && !o->walk.quiet;
     bool ok = market_read(&market, o->prices, &o->market, error) &&
-              walk_plan_make(&plan, &o->walk, &market, error) &&
-              walk_plan_open_folder(&plan, error);
-    if (ok && !o->walk.quiet) {
+              walk_plan_make(&plan, &o->walk, &market, error) && open_folder(&plan, ranks, error);
+    if (ok && speaks) {
         walk_plan_print(&plan, stderr);
     }
-    ok = ok && walk_train(&trained, &plan, error);
-    if (ok && !o->walk.quiet) {
+    ok = ok && walk_train(&trained, &plan, ranks, error);
+    if (ok && speaks) {
         fprintf(stderr, "%lld models trained in %.1f s, %lld failed%s\n",
                 (long long)trained.trained, trained.train_seconds, (long long)trained.failed,
                 trained.interrupted ? "; interrupted: the same command goes on" : "");
     }
-    ok = ok && (trained.interrupted || judge(&plan, &trained, argc, argv, error));
+    if (ok && ranks->rank == 0 && !trained.interrupted) {
+        ok = judge(&plan, &trained, argc, argv, error);
+    }
     walk_plan_free(&plan);
     market_free(&market);
+    return ok;
+}
+
+static bool walk(command_options *o, int argc, char **argv, error *error) {
+    ranks ranks;
+    if (!ranks_join(&ranks, o->silence, error)) {
+        return false;
+    }
+    o->walk.threads = ranks_threads(&ranks, o->walk.threads);
+    const bool ok = walk_with(o, &ranks, argc, argv, error);
+    ranks_leave(&ranks);
     return ok;
 }
 
@@ -146,6 +167,7 @@ int cmd_walk_forward(int argc, char **argv) {
     command_options o = {.window = "rolling", .hidden = 64, .layers = 2, .time_steps = 20};
     walk_options *walk_options = &o.walk;
     o.dropout = 0.2;
+    o.silence = 15;
     *walk_options = (struct walk_options){.train_years = 5,
                                           .test_months = 1,
                                           .step_months = 1,
@@ -190,6 +212,8 @@ int cmd_walk_forward(int argc, char **argv) {
         {"dropout", OPTION_DOUBLE, &o.dropout, "P", "between layers", .least = 0, .most = 0.99},
         {"threads", OPTION_INT64, &o.threads, "N", "models at a time on the CPU; 0: one a core",
          .least = 0, .most = 1024},
+        {"rank-silence", OPTION_INT64, &o.silence, "S",
+         "seconds without life after which another rank counts as dead", .least = 1, .most = 3600},
         {"quiet", OPTION_FLAG, &walk_options->quiet, NULL, "only errors"},
     };
     int status;

@@ -2,7 +2,7 @@
 // run a checkpoint never pay for libtorch's start.
 #pragma once
 
-#include "backend.h"
+#include "ranks.h"
 
 struct rp_checkpoint;
 
@@ -18,6 +18,7 @@ struct TorchPlugin {
     bool (*train_together)(const std::vector<Backend *> &backends, int64_t first_step,
                            int64_t steps, float *losses);
     int64_t (*multiprocessors)(); // of the GPU
+    std::unique_ptr<Ranks> (*make_ranks)(const rp_ranks_options &options);
     void (*describe_machine)(rp_machine &machine);
     void (*reference_predict)(float *returns, const rp_checkpoint &checkpoint,
                               const std::string &device, const float *features, int64_t rows,

@@ -192,7 +192,7 @@ static void write_settings(json *json, const walk_plan *plan) {
     json_end(json);
 }
 
-bool walk_plan_open_folder(const walk_plan *plan, error *error) {
+bool walk_plan_open_folder(const walk_plan *plan, bool make, error *error) {
     const char *out = plan->options->out;
     char models[WALK_PATH_SIZE], path[WALK_PATH_SIZE];
     if (strlen(out) + sizeof "/settings.json" > sizeof path) {
@@ -204,8 +204,14 @@ bool walk_plan_open_folder(const walk_plan *plan, error *error) {
     char *old = NULL;
     size_t size;
     write_settings(&settings, plan);
-    bool ok = file_make_folder(out, error) && file_make_folder(models, error);
-    if (ok && access(path, F_OK) == 0) {
+    const bool there = access(path, F_OK) == 0;
+    bool ok = there || make ||
+              error_set(error,
+                        "%s is not there, though rank 0 has made it: --out must be a folder "
+                        "that all ranks share",
+                        path);
+    ok = ok && (!make || (file_make_folder(out, error) && file_make_folder(models, error)));
+    if (ok && there) {
         ok = file_read(path, &old, &size, error);
         if (ok && (!text_ok(&settings.text) ||
                    strncmp(old, settings.text.data, settings.text.length) != 0)) {

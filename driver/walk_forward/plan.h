@@ -63,8 +63,9 @@ bool walk_job_path(char path[WALK_PATH_SIZE], const walk_plan *plan, const walk_
 bool walk_job_finished(const walk_plan *plan, const walk_job *job);
 int64_t walk_job_steps(const walk_plan *plan, const walk_job *job); /* of the optimiser */
 
-/* Makes the folder, or makes sure that what it holds was trained as this plan says. */
-bool walk_plan_open_folder(const walk_plan *plan, error *error);
+/* Makes the folder, or makes sure that what it holds was trained as this plan says. `make` false:
+ * it must be there already. */
+bool walk_plan_open_folder(const walk_plan *plan, bool make, error *error);
 
 /* A line a window, and how many models are finished already. */
 void walk_plan_print(const walk_plan *plan, FILE *file);

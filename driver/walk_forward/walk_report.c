@@ -90,8 +90,10 @@ static bool forecast_job(walk_report *w, walk_job *job, walk_series *series, con
     if (!walk_job_path(path, w->plan, job, error)) {
         return false;
     }
-    if (job->failure.message[0] || !walk_job_finished(w->plan, job) ||
-        !model_load(&model, path, 0, &job->failure)) {
+    if (!job->failure.message[0] && !walk_job_finished(w->plan, job)) {
+        error_set(&job->failure, "there is no %s; another rank's messages say why", path);
+    }
+    if (job->failure.message[0] || !model_load(&model, path, 0, &job->failure)) {
         series->missing++;
         return true;
     }

@@ -24,9 +24,10 @@ typedef struct team {
 
 typedef struct walk_run {
     walk_plan *plan;
-    walk_training_result *result;
-    int64_t next;  /* job */
-    int64_t steps; /* done, of all models */
+    walk_training_result *result; /* of this rank */
+    ranks *ranks;
+    int64_t taken;         /* jobs, by all ranks */
+    int64_t steps, models; /* trained by all ranks, as far as is known */
     int64_t chunk;
     progress bar;
 } walk_run;
@@ -111,13 +112,14 @@ static bool fill(team *team, walk_run *run, error *error) {
         return error_set(error, "out of memory for %" PRId64 " jobs", team->capacity);
     }
     int64_t count = 0;
-    while (count < team->capacity && run->next < plan->job_count) {
-        walk_job *job = &plan->jobs[run->next++];
-        if (!walk_job_finished(plan, job)) {
+    bool ok = true;
+    while (ok && count < team->capacity && run->taken < plan->job_count) {
+        ok = ranks_add(&run->taken, run->ranks, "taken", 1, error);
+        walk_job *job = &plan->jobs[run->taken - 1];
+        if (ok && run->taken <= plan->job_count && !walk_job_finished(plan, job)) {
             taken[count++] = job;
         }
     }
-    bool ok = true;
     for (int64_t first = 0, end = 0; ok && first < count; first = end) {
         while (end < count && taken[end]->window == taken[first]->window) {
             end++;
@@ -188,42 +190,81 @@ static bool train_chunk(team *team, walk_run *run, error *error) {
     }
     const double seconds = progress_clock() - start;
     run->result->train_seconds += seconds;
-    run->steps += steps * team->count;
+    const int64_t members = team->count, trained = run->result->trained;
     const double fitting = report_seconds / (seconds > 0 ? seconds / (double)steps : 1);
     run->chunk = fitting < 1 ? 1 : fitting > LARGEST_CHUNK ? LARGEST_CHUNK : (int64_t)fitting;
     if (!dismiss(team, run, error)) {
         return false;
     }
-    const walk_training_result *r = run->result;
+    const int64_t finished = run->result->trained - trained;
+    if (!ranks_check(run->ranks, error) ||
+        !ranks_add(&run->steps, run->ranks, "steps", steps * members, error) ||
+        !ranks_add(&run->models, run->ranks, "models", finished, error)) {
+        return false;
+    }
     char detail[96];
-    snprintf(detail, sizeof detail, "%" PRId64 " models, %.2f models/s%s", r->trained,
-             (double)r->trained / r->train_seconds, r->failed > 0 ? ", some failed" : "");
+    snprintf(detail, sizeof detail, "%" PRId64 " models, %.2f models/s%s", run->models,
+             (double)run->models / (progress_clock() - run->bar.started),
+             run->result->failed > 0 ? ", some failed" : "");
     progress_update(&run->bar, run->steps, detail);
     return true;
 }
 
-static int64_t steps_to_do(const walk_plan *plan) {
-    int64_t steps = 0;
+/* What is not finished yet: models, and their steps. */
+static int64_t find_work(const walk_plan *plan, int64_t *steps) {
+    int64_t count = 0;
+    *steps = 0;
     for (int64_t i = 0; i < plan->job_count; i++) {
         if (!walk_job_finished(plan, &plan->jobs[i])) {
-            steps += walk_job_steps(plan, &plan->jobs[i]);
+            *steps += walk_job_steps(plan, &plan->jobs[i]);
+            count++;
         }
     }
-    return steps;
+    return count;
 }
 
-bool walk_train(walk_training_result *result, walk_plan *plan, error *error) {
+/* The fewest rounds that train `jobs` models, and then equally many in each. */
+static int64_t models_at_once(int64_t jobs, int64_t most, int32_t ranks) {
+    const int64_t rounds = (jobs + most * ranks - 1) / (most * ranks);
+    return rounds > 0 ? (jobs + rounds * ranks - 1) / (rounds * ranks) : 1;
+}
+
+/* The ranks' results together. */
+static bool add_up(walk_training_result *result, ranks *ranks, error *error) {
+    int64_t microseconds = (int64_t)(1e6 * result->train_seconds);
+    int64_t *const sums[] = {&result->trained, &result->failed, &result->samples, &microseconds};
+    static const char *const names[] = {"sum/trained", "sum/failed", "sum/samples", "sum/time"};
+    for (int i = 0; ranks->count > 1 && i < 4; i++) {
+        int64_t ignored = 0;
+        if (!ranks_add(&ignored, ranks, names[i], *sums[i], error)) {
+            return false;
+        }
+    }
+    if (!ranks_wait(ranks, "trained", error)) {
+        return false;
+    }
+    for (int i = 0; ranks->count > 1 && i < 4; i++) {
+        if (!ranks_add(sums[i], ranks, names[i], 0, error)) {
+            return false;
+        }
+    }
+    result->train_seconds = 1e-6 * (double)microseconds / ranks->count;
+    return true;
+}
+
+bool walk_train(walk_training_result *result, walk_plan *plan, ranks *ranks, error *error) {
     *result = (walk_training_result){0};
-    walk_run run = {.plan = plan, .result = result, .chunk = FIRST_CHUNK};
+    walk_run run = {.plan = plan, .result = result, .ranks = ranks, .chunk = FIRST_CHUNK};
     team team = {0};
-    int64_t at_once = 0;
+    int64_t most = 0, steps;
     rp_trainer_options all = plan->options->trainer;
     all.threads = plan->options->threads;
     signals_watch();
-    bool ok = rp_trainers_at_once(&at_once, &all) == RP_OK || training_fail(error, "can't train");
-    ok = ok && team_allocate(&team, at_once, error);
-    progress_start(&run.bar, "walk-forward", steps_to_do(plan), plan->options->quiet);
-    while (ok && !result->interrupted && run.next < plan->job_count) {
+    const int64_t jobs = find_work(plan, &steps);
+    bool ok = rp_trainers_at_once(&most, &all) == RP_OK || training_fail(error, "can't train");
+    ok = ok && team_allocate(&team, models_at_once(jobs, most, ranks->count), error);
+    progress_start(&run.bar, "walk-forward", steps, plan->options->quiet || ranks->rank > 0);
+    while (ok && !result->interrupted && run.taken < plan->job_count) {
         ok = fill(&team, &run, error);
         while (ok && !result->interrupted && team.count > 0) {
             ok = train_chunk(&team, &run, error);
@@ -233,5 +274,5 @@ bool walk_train(walk_training_result *result, walk_plan *plan, error *error) {
     }
     progress_finish(&run.bar);
     team_free(&team);
-    return ok;
+    return ok && (result->interrupted || add_up(result, ranks, error));
 }

@@ -6,6 +6,7 @@
 #include "backends.h"
 #include "guard.h"
 #include "torch/device.h"
+#include "torch/store_ranks.h"
 #include "torch/reference.h"
 #include "torch/verify.h"
 
@@ -90,9 +91,14 @@ int64_t translated_verify(const std::string &device, bool perturb, rp_verify_cal
     return translate([&] { return verify(device, perturb, callback, context); });
 }
 
-constexpr TorchPlugin plugin = {configuration_unavailable, make_backend,     train_together,
-                                gpu_multiprocessors,       describe_machine, translated_reference,
-                                translated_verify};
+constexpr TorchPlugin plugin = {.unavailable = configuration_unavailable,
+                                .make_backend = make_backend,
+                                .train_together = train_together,
+                                .multiprocessors = gpu_multiprocessors,
+                                .make_ranks = make_ranks,
+                                .describe_machine = describe_machine,
+                                .reference_predict = translated_reference,
+                                .verify = translated_verify};
 
 } // namespace
 } // namespace rp

@@ -44,7 +44,8 @@ typedef enum rp_status {
     RP_ERROR_DEVICE = 5,      /* no GPU, GPU memory exhausted, GPU or its driver failing */
     RP_ERROR_UNAVAILABLE = 6, /* this build or machine can't run what was asked for */
     RP_ERROR_NUMERIC = 7,     /* a loss or weight became NaN or infinite */
-    RP_ERROR_INTERNAL = 8     /* a defect of this library */
+    RP_ERROR_INTERNAL = 8,    /* a defect of this library */
+    RP_ERROR_RANK = 9         /* another process of the job is dead or can't be reached */
 } rp_status;
 
 /* Message of the calling thread's last failure; "" before any. Never NULL; valid until the
@@ -264,6 +265,39 @@ RP_API RP_MUST_CHECK rp_status rp_reference_predict(float *returns, const rp_che
                                                     const char *device, const float *features,
                                                     int64_t rows, const int32_t *window_ends,
                                                     int64_t windows);
+
+/* ---- Ranks: processes, on one machine or several, that share work through libtorch's TCPStore
+ * ---- */
+typedef struct rp_ranks rp_ranks;
+
+typedef struct rp_ranks_options {
+    uint32_t version;
+    int32_t rank, count; /* of this process; of all */
+    const char *address; /* where the store listens; "127.0.0.1" */
+    int32_t port;        /* 29500 */
+    int hosted;          /* 1: someone else, such as torchrun's agent, holds the store there;
+                            0: rank 0 does */
+    const char *group;   /* keeps apart what a store that outlives its users may still hold; "" */
+    int32_t silence_seconds; /* a rank that has shown no life for so long is dead; 15 */
+    int32_t arrival_seconds; /* to wait for all of them in the beginning; 300 */
+} rp_ranks_options;
+
+RP_API void rp_ranks_options_init(rp_ranks_options *options);
+
+/* Returns when every rank is there. A thread of this handle then shows that this rank lives and
+ * watches the others. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_create(rp_ranks **ranks, const rp_ranks_options *options);
+RP_API void rp_ranks_free(rp_ranks *ranks);
+
+/* Adds to a counter that all ranks share and that begins at 0; *value is its new value. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_add(int64_t *value, rp_ranks *ranks, const char *counter,
+                                            int64_t amount);
+
+/* RP_ERROR_RANK, naming it, when a rank is dead; costs nothing. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_check(rp_ranks *ranks);
+
+/* Returns when every rank has called it with this place; RP_ERROR_RANK when one can't any more. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_wait(rp_ranks *ranks, const char *place);
 
 /* ---- Verification of rp::bn_leaky_relu against libtorch's own operators
  * -------------------------- */

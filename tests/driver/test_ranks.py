@@ -1,0 +1,182 @@
+"""walk-forward by several processes: the same files as by one, and dead ranks are noticed."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import program
+
+pytest.importorskip("torch.distributed.run")
+
+SMALL = (
+    "--train-years=2", "--test-months=3", "--step-months=3", "--hidden=8", "--layers=1",
+    "--batch=64", "--epochs=1", "--seeds=2",
+)  # fmt: skip
+LONG = (*SMALL[:-2], "--epochs=2000", "--seeds=2")  # minutes: until something is killed
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory):
+    return program.synthesize(tmp_path_factory.mktemp("prices"), tickers=6, days=840, signal=0.3)
+
+
+@pytest.fixture(scope="module")
+def alone(prices, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "run"
+    program.done("walk-forward", "--prices", prices, "--out", out, *SMALL)
+    return files(out)
+
+
+def files(out):
+    """What must not depend on who trained it: walk_forward.json has dates and times."""
+    found = [*(out / "models").iterdir(), out / "forecasts.csv", out / "settings.json"]
+    return {path.name: path.read_bytes() for path in sorted(found)}
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def start(prices, out, options, rank, count, port, *more):
+    environment = {
+        "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    command = [program.PROGRAM, "walk-forward", f"--prices={prices}", f"--out={out}", *options, *more]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(processes, timeout=120):
+    try:
+        return [process.communicate(timeout=timeout)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def torchrun(prices, out, *options, restarts=0, count=2):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--no-python",
+        f"--max-restarts={restarts}", f"--master-port={free_port()}", program.PROGRAM,
+        "walk-forward", f"--prices={prices}", f"--out={out}", *options,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(condition, seconds=60):
+    last = time.monotonic() + seconds
+    while time.monotonic() < last:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail("nothing happened")
+
+
+def rank_processes(out):
+    """Process of each rank that works on the folder `out`, from /proc."""
+    found = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        rank = re.search(rb"(?:^|\0)RANK=(\d+)", environment)
+        if command.startswith(bytes(program.PROGRAM)) and str(out).encode() in command and rank:
+            found[int(rank[1])] = int(folder.name)
+    return found
+
+
+def test_four_processes_write_the_files_of_one(prices, alone, tmp_path):
+    port = free_port()
+    processes = [start(prices, tmp_path / "run", SMALL, rank, 4, port) for rank in range(4)]
+    messages = finish(processes)
+    assert [process.returncode for process in processes] == [0] * 4, messages
+    assert "10 models trained" in messages[0] and messages[1:] == ["", "", ""]
+    assert files(tmp_path / "run") == alone
+
+
+def test_torchrun_writes_the_files_of_one_process(prices, alone, tmp_path):
+    process = torchrun(prices, tmp_path / "run", *SMALL)
+    (messages,) = finish([process])
+    assert process.returncode == 0, messages
+    assert files(tmp_path / "run") == alone
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("victim", [0, 2])
+def test_dead_rank_is_noticed_and_named(prices, tmp_path, victim, how):
+    port = free_port()
+    processes = [
+        start(prices, tmp_path / "run", LONG, rank, 4, port, "--rank-silence=2")
+        for rank in range(4)
+    ]
+    wait_until(lambda: (tmp_path / "run/settings.json").exists())
+    time.sleep(1)
+    assert all(process.poll() is None for process in processes)
+    killed = time.monotonic()
+    processes[victim].send_signal(how)
+    others = [process for process in processes if process is not processes[victim]]
+    messages = [process.communicate(timeout=100)[1] for process in others]
+    assert time.monotonic() - killed < 30  # by default it is noticed 13 s later than here
+    processes[victim].kill()
+    assert all(process.returncode == 1 for process in others)
+    host = socket.gethostname()
+    named = f"rank 2 ({host}, process {processes[2].pid}) has been silent for 2 s"
+    for message in messages:
+        # Rank 0 holds the store: when it is killed, that is what the others miss.
+        assert (named if victim == 2 else f"the store at 127.0.0.1:{port}, which rank 0") in message
+
+
+def test_restart_by_torchrun_goes_on_with_the_finished_models(prices, alone, tmp_path):
+    out = tmp_path / "run"
+    process = torchrun(prices, out, *SMALL[:-2], "--epochs=30", "--seeds=2", restarts=1)
+    models = lambda: [*(out / "models").glob("*.safetensors")]  # noqa: E731
+    wait_until(lambda: len(models()) >= 2)
+    os.kill(rank_processes(out)[1], signal.SIGKILL)
+    kept = {path: path.stat().st_mtime_ns for path in models()}
+    (messages,) = finish([process])
+    assert process.returncode == 0, messages
+    assert re.search(r"10 models of 30 epochs by cpu-fused, of which [2-9] are finished", messages)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    one = tmp_path / "one"
+    program.done("walk-forward", "--prices", prices, "--out", one, *SMALL[:-2], "--epochs=30", "--seeds=2")
+    assert files(out) == files(one)
+
+
+def test_rank_that_fails_is_named_by_those_who_wait(prices, tmp_path):
+    port = free_port()
+    first = start(prices, tmp_path / "run", SMALL, 0, 2, port)
+    second = start(tmp_path / "nothing", tmp_path / "run", SMALL, 1, 2, port)
+    messages = finish([first, second])
+    assert first.returncode == second.returncode == 1
+    assert "rank 1 (" in messages[0] and "ended early" in messages[0]
+    assert "nothing" in messages[1]
+
+
+@pytest.mark.parametrize("name, value", [("RANK", "4"), ("WORLD_SIZE", "x"), ("MASTER_PORT", "0")])
+def test_environment_that_makes_no_sense_is_refused(prices, tmp_path, name, value):
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "4", name: value}
+    result = subprocess.run(
+        [program.PROGRAM, "walk-forward", "--prices", prices, "--out", tmp_path / "run"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 1 and f'the environment\'s {name} is "{value}"' in result.stderr
