@@ -7,19 +7,18 @@ set(warnings_are_errors "")
 if(CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     set(warnings_are_errors -Werror)
 endif()
-set(host_warnings -Wall -Wextra -Wno-missing-field-initializers)
+set(host_warnings -Wall -Wextra -Wconversion -Wno-missing-field-initializers)
 target_compile_options(rp_options INTERFACE
-    $<$<COMPILE_LANGUAGE:C>:${host_warnings};-Wno-missing-field-initializers;$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wconversion;-Wstrict-prototypes;-Wvla;${warnings_are_errors}>
+    $<$<COMPILE_LANGUAGE:C>:${host_warnings};$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wstrict-prototypes;-Wvla;${warnings_are_errors}>
     $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Wshadow;${warnings_are_errors}>
     $<$<COMPILE_LANGUAGE:C,CXX>:-fstack-protector-strong>)
 target_link_options(rp_options INTERFACE
     $<$<NOT:$<LINK_LANGUAGE:CUDA>>:-Wl,-z,relro,-z,now>)
 if(NOT RP_SANITIZE)
-    # Undefined first: some distributions' compilers define a lower one themselves.
+    # Undefined first: some distributions' compilers define a lower one themselves. A compiler or
+    # C library that doesn't know level 3 takes it for 2.
     target_compile_options(rp_options INTERFACE
-        $<$<AND:$<COMPILE_LANGUAGE:C>,$<NOT:$<CONFIG:Debug>>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=3>)
-    target_compile_definitions(rp_options INTERFACE
-        $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:_FORTIFY_SOURCE=2>)
+        $<$<AND:$<COMPILE_LANGUAGE:C,CXX>,$<NOT:$<CONFIG:Debug>>>:-U_FORTIFY_SOURCE;-D_FORTIFY_SOURCE=3>)
 else()
     target_compile_options(rp_options INTERFACE
         $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${RP_SANITIZE};-fno-sanitize-recover=all;-fno-omit-frame-pointer>)

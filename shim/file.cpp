@@ -60,7 +60,8 @@ struct Temporary {
 } // namespace
 
 std::string file_read(const std::string &path) {
-    Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+    // Without waiting: a pipe is refused below.
+    Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     struct stat status {};
     if (file.fd < 0 || ::fstat(file.fd, &status) != 0) {
         fail("open", path);

@@ -1,11 +1,12 @@
 """What the built files show to others: symbols, needed libraries, and how fast the program starts."""
 
+import json
 import re
 import subprocess
 import time
 
 import pytest
-from repository import BUILD, PROGRAM
+from repository import BUILD, PROGRAM, ROOT
 
 TORCH_OR_CUDA = re.compile(r"torch|c10|cuda|cudnn|cublas|nvrtc")
 
@@ -74,7 +75,9 @@ def test_program_help_takes_under_50_ms():
     assert min(times) < 0.050
 
 
-@pytest.mark.parametrize("name", ["bin/return-predictor", "lib/librp.so"])
+@pytest.mark.parametrize(
+    "name", ["bin/return-predictor", "lib/librp.so", "lib/librp_ops.so", "lib/librp_torch.so"]
+)
 def test_binaries_are_hardened(name):
     path = BUILD / name
     if not path.exists():
@@ -82,7 +85,33 @@ def test_binaries_are_hardened(name):
     text = dynamic(path)
     assert "GNU_RELRO" in text and "BIND_NOW" in text, "relocations stay writable"
     assert re.search(r"GNU_STACK\s.* RW ", text), "the stack is executable"
+    assert not re.search(r"LOAD\s.* RWE ", text), "a segment is writable and executable"
     header = subprocess.run(["readelf", "-h", path], capture_output=True, text=True, check=True).stdout
     assert "DYN" in header, "not position-independent"
     symbols = subprocess.run(["nm", "-D", path], capture_output=True, text=True, check=True).stdout
-    assert "__stack_chk_fail" in symbols and "_chk@" in symbols.replace("__stack_chk_fail", "")
+    assert "__stack_chk_fail" in symbols, "no stack protector"
+
+
+@pytest.mark.parametrize("name", ["bin/return-predictor", "lib/librp.so", "lib/librp_torch.so"])
+def test_binaries_have_fortified_calls(name):
+    """Calls whose buffer's size the compiler knows go to the checked twin, __snprintf_chk."""
+    path = BUILD / name
+    if not path.exists():
+        pytest.skip(f"{name} is not built")
+    symbols = subprocess.run(["nm", "-D", path], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"__(?!stack)\w+_chk@", symbols)
+
+
+def test_every_source_of_ours_is_compiled_with_the_strict_flags():
+    """In the commands that built it; the CUDA compiler has its own."""
+    listing = BUILD / "compile_commands.json"
+    if not listing.exists():
+        pytest.skip(f"{listing} is not there")
+    flags = ("-Wall", "-Wextra", "-Wconversion", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=3")
+    lacking = {}
+    for entry in json.loads(listing.read_text()):
+        if entry["file"].endswith((".c", ".cpp")) and entry["file"].startswith(str(ROOT)):
+            missing = [flag for flag in flags if flag not in entry["command"]]
+            if missing and str(BUILD) not in entry["file"]:
+                lacking[entry["file"]] = missing
+    assert not lacking

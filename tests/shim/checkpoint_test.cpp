@@ -11,7 +11,7 @@ namespace {
 class CheckpointTest : public testing::Test {
   protected:
     CheckpointTest() : data_(200) {
-        trainer_ = make_trainer(options_with("cpu", 64), data_);
+        trainer_ = make_trainer(options_with("cpu-fused", 64), data_);
         run_steps(trainer_.get(), 5);
         path_ = folder_.file("model.safetensors");
         const rp_metadata metadata[] = {{"scaler.mean", "[1,2]"}, {"note", "quote \" \\ \n end"}};
@@ -122,7 +122,7 @@ TEST_F(CheckpointTest, resume_with_other_options_is_refused) {
     rp_checkpoint *loaded = nullptr;
     ASSERT_RP_OK(rp_checkpoint_load(&loaded, path_.c_str()));
     const Checkpoint checkpoint(loaded);
-    const Trainer other = make_trainer(options_with("cpu", 32), data_);
+    const Trainer other = make_trainer(options_with("cpu-fused", 32), data_);
     EXPECT_EQ(rp_trainer_resume(other.get(), loaded), RP_ERROR_ARGUMENT);
     EXPECT_TRUE(contains(rp_last_error(), "batch"));
 }

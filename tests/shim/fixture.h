@@ -75,6 +75,18 @@ inline rp_trainer_options options_with(const char *configuration, int64_t batch)
     return options;
 }
 
+// Why this machine or build can't train with libtorch; "" when it can.
+inline std::string why_no_libtorch() {
+    for (int32_t i = 0; i < rp_configuration_count(); ++i) {
+        rp_configuration configuration;
+        EXPECT_RP_OK(rp_configuration_describe(&configuration, i));
+        if (std::string(configuration.name) == "cpu") {
+            return configuration.available ? "" : configuration.reason;
+        }
+    }
+    return "no configuration cpu";
+}
+
 inline Trainer make_trainer(const rp_trainer_options &options, const Data &data) {
     rp_trainer *trainer = nullptr;
     EXPECT_RP_OK(rp_trainer_create(&trainer, &options, &data.view));

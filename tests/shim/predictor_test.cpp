@@ -36,11 +36,17 @@ void expect_predictor_equals_reference(const rp_trainer_options &options, const 
 }
 
 TEST(Predictor, default_model_equals_libtorch) {
+    if (const std::string reason = why_no_libtorch(); !reason.empty()) {
+        GTEST_SKIP() << reason;
+    }
     const Data data(517);
     expect_predictor_equals_reference(options_with("cpu", 64), data);
 }
 
 TEST(Predictor, odd_model_equals_libtorch) {
+    if (const std::string reason = why_no_libtorch(); !reason.empty()) {
+        GTEST_SKIP() << reason;
+    }
     const Data data(61, 3, 7);
     rp_trainer_options options = options_with("cpu", 16);
     options.model.features = 3;
@@ -52,7 +58,7 @@ TEST(Predictor, odd_model_equals_libtorch) {
 
 TEST(Predictor, window_out_of_range_is_refused) {
     const Data data(64);
-    const Trainer trainer = make_trainer(options_with("cpu", 32), data);
+    const Trainer trainer = make_trainer(options_with("cpu-fused", 32), data);
     rp_checkpoint *snapshot = nullptr;
     ASSERT_RP_OK(rp_trainer_snapshot(&snapshot, trainer.get()));
     const Checkpoint checkpoint(snapshot);

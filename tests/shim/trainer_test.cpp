@@ -69,6 +69,9 @@ TEST_P(TrainerTest, resume_in_the_middle_equals_uninterrupted) {
 }
 
 TEST_P(TrainerTest, losses_agree_with_cpu) {
+    if (const std::string reason = why_no_libtorch(); !reason.empty()) {
+        GTEST_SKIP() << reason;
+    }
     const Data data(700);
     double losses[2];
     const char *names[2] = {"cpu", GetParam()};
@@ -116,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(configurations, TrainerTest,
 TEST(TrainerOptions, bad_values_are_refused_by_name) {
     const Data data(100);
     const auto message = [&data](auto change) -> std::string {
-        rp_trainer_options options = options_with("cpu", 32);
+        rp_trainer_options options = options_with("cpu-fused", 32);
         change(options);
         rp_trainer *trainer = nullptr;
         EXPECT_EQ(rp_trainer_create(&trainer, &options, &data.view), RP_ERROR_ARGUMENT);
@@ -136,7 +139,7 @@ TEST(TrainerOptions, bad_values_are_refused_by_name) {
 
 TEST(TrainerData, bad_rows_are_refused_by_place) {
     Data data(100);
-    const rp_trainer_options options = options_with("cpu", 32);
+    const rp_trainer_options options = options_with("cpu-fused", 32);
     rp_trainer *trainer = nullptr;
     data.features[4 * 50 + 2] = NAN;
     EXPECT_EQ(rp_trainer_create(&trainer, &options, &data.view), RP_ERROR_ARGUMENT);
@@ -150,7 +153,7 @@ TEST(TrainerData, bad_rows_are_refused_by_place) {
 TEST(TrainerRun, diverging_loss_is_named_and_not_saved) {
     const Data data(500);
     const Folder folder;
-    rp_trainer_options options = options_with("cpu", 64);
+    rp_trainer_options options = options_with("cpu-fused", 64);
     options.learning_rate = 1e38;
     const Trainer trainer = make_trainer(options, data);
     rp_status status = RP_OK;
@@ -165,7 +168,7 @@ TEST(TrainerRun, diverging_loss_is_named_and_not_saved) {
 
 TEST(TrainerStepWindows, an_epoch_is_a_permutation) {
     const Data data(500);
-    const Trainer trainer = make_trainer(options_with("cpu", 64), data);
+    const Trainer trainer = make_trainer(options_with("cpu-fused", 64), data);
     std::vector<int> seen(500, 0);
     for (int64_t step = 8; step < 16; ++step) { // the second epoch
         int64_t windows[64], count = 0;

@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Breaks the source in one place at a time and asks whether a test turns red.
+
+    tests/reliability/mutations.py [--gpu] [NAME...]
+
+Each mutation below is applied to a copy of the source in out/mutations, built, and tested by the
+tests that ought to notice. One that no test notices has survived: a test is missing. Mutations of
+GPU code are built and tested with --gpu, on a machine that has one, and listed as such elsewhere.
+Leaves a row for results/reliability.json with what caught each.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import record  # noqa: E402
+
+TREE = record.ROOT / "out" / "mutations" / "tree"
+PYTEST = [sys.executable, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", ".", "-x"]
+# kind: how its build is configured
+KINDS = {
+    "plain": ["-DRP_TORCH=OFF", "-DRP_CUDA=OFF"],
+    "torch": ["-DRP_TORCH=ON", "-DRP_CUDA=OFF", "-DRP_DRIVER=OFF"],
+    "gpu": ["-DRP_TORCH=ON", "-DRP_CUDA=ON"],
+}
+
+
+@dataclasses.dataclass
+class Mutation:
+    name: str
+    file: str
+    before: str
+    after: str
+    targets: tuple
+    tests: tuple  # of strings: a test program with its filter, or a file for pytest with its -k
+    kind: str = "plain"
+
+
+INTERRUPTED = "tests/reliability/test_interrupted_training.py"
+TRAINS = ("return-predictor", "rp_faults")
+MUTATIONS = [
+    Mutation(
+        "the checkpoint's checksum is not compared", "shim/checkpoint.cpp",
+        'if (fields.text("checkpoint.checksum") != checksum(content)) {', "if (false) {",
+        ("shim_test",), ("shim_test CheckpointTest.*",),
+    ),
+    Mutation(
+        "NaN weights are accepted", "shim/checkpoint.cpp",
+        "if (!std::isfinite(out[i])) {", "if (false) {",
+        ("shim_internals_test",), ("shim_internals_test",),
+    ),
+    Mutation(
+        "overlapping tensors are accepted", "shim/safetensors.cpp",
+        "if (entry.begin != end) {", "if (false) {",
+        ("shim_internals_test",), ("shim_internals_test",),
+    ),
+    Mutation(
+        "catch (...) is gone", "shim/guard.h",
+        '''    } catch (...) {
+        return remember(RP_ERROR_INTERNAL, "an unknown exception was thrown");
+    }''', "    }",
+        ("shim_internals_test",), ("shim_internals_test",),
+    ),
+    Mutation(
+        "the checkpoint is not fsynced", "shim/file.cpp",
+        "if (::fsync(file.fd) != 0 || file.close() != 0) {", "if (file.close() != 0) {",
+        TRAINS, (f"{INTERRUPTED} on_disk or fsync",),
+    ),
+    Mutation(
+        "the checkpoint's folder is not fsynced", "shim/file.cpp",
+        "if (directory.fd < 0 || ::fsync(directory.fd) != 0) {", "if (directory.fd < 0) {",
+        TRAINS, (f"{INTERRUPTED} on_disk",),
+    ),
+    Mutation(
+        "the checkpoint is written in place", "shim/file.cpp",
+        'Temporary temporary{path + ".partial"};', "Temporary temporary{path};",
+        TRAINS, (f"{INTERRUPTED} kill_inside or disk_fault",),
+    ),
+    Mutation(
+        "a failed write leaves its temporary file", "shim/file.cpp",
+        "if (!renamed) {", "if (false) {",
+        TRAINS, (f"{INTERRUPTED} disk_fault_keeps_the_old_checkpoint",),
+    ),
+    Mutation(
+        "a short write is taken for a whole one", "shim/file.cpp",
+        "while (done < bytes.size()) {\n        const ssize_t count = ::write",
+        "if (done < bytes.size()) {\n        const ssize_t count = ::write",
+        TRAINS, (f"{INTERRUPTED} short",),
+    ),
+    Mutation(
+        "reports are not fsynced", "driver/base/file.c",
+        "bool ok = write_all(fd, data, size) && fsync(fd) == 0;", "bool ok = write_all(fd, data, size);",
+        TRAINS, (f"{INTERRUPTED} old_report",),
+    ),
+    Mutation(
+        "a resumed epoch forgets its losses so far", "shim/trainer.cpp",
+        "trainer->epoch_loss_sum = checkpoint->epoch_loss_sum;", "",
+        TRAINS, (f"{INTERRUPTED} any_step",),
+    ),
+    Mutation(
+        "a resumed run forgets Adam's second moments", "shim/checkpoint.cpp",
+        '''        fields.tensor("adam.exp_avg_sq." + parameter.name, parameter.shape, &state.exp_avg_sq[at]);
+''', '''        std::vector<float> unused(static_cast<size_t>(parameter.size));
+        fields.tensor("adam.exp_avg_sq." + parameter.name, parameter.shape, unused.data());
+''',
+        TRAINS, (f"{INTERRUPTED} any_step",),
+    ),
+    Mutation(
+        "the scaler sees all rows, not the training rows", "driver/dataset/dataset.c",
+        "last = end - 1 - DATASET_WARM_UP;",
+        "last = ticker->days - 1 - DATASET_WARM_UP;",
+        ("dataset_test",), ("dataset_test",),
+    ),
+    Mutation(
+        "labels may cross the split", "driver/dataset/split.c",
+        "*end = embargoed < known ? embargoed : known;", "(void)known, *end = embargoed;",
+        ("dataset_test",), ("dataset_test",),
+    ),
+    Mutation(
+        "days out of order are accepted", "driver/market/price_file.c",
+        "if (!check_order(&r, &out->series[i]))", "if (false)",
+        ("price_file_test",), ("price_file_test",),
+    ),
+    Mutation(
+        "negative prices are accepted", "driver/market/price_file.c",
+        "    if (value <= 0)\n", "    if (false)\n",
+        ("price_file_test",), ("price_file_test",),
+    ),
+    Mutation(
+        "an option may be given twice", "driver/base/options.c",
+        "        if (found->given)\n", "        if (false)\n",
+        ("options_test",), ("options_test",),
+    ),
+    Mutation(
+        "a body's length may be given twice", "driver/serve/request.c",
+        "headers->content_lengths > 1 || headers->transfer_encodings > 1 ||", "",
+        ("return-predictor",), ("tests/serve/test_limits.py doubtful_length",),
+    ),
+    Mutation(
+        "any token will do", "driver/serve/request.c",
+        "return difference == 0;", "return difference == 0 || given_size == size;",
+        ("return-predictor",), ("tests/serve/test_limits.py token",),
+    ),
+    Mutation(
+        "the operator has no autograd", "ops/torch/bn_leaky_relu_autograd.cpp",
+        '    m.impl("bn_leaky_relu", &bn_leaky_relu_autograd);\n', "",
+        ("rp_ops",), ("tests/ops/test_bn_leaky_relu.py gradients or opcheck",), "torch",
+    ),
+    Mutation(
+        "a barrier of the row reduction is gone", "ops/kernels/bn_leaky_relu_rows_tile.cuh",
+        "    __syncthreads(); // every slot is in the scratch\n", "",
+        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py", "tests/ops/test_verify.py"), "gpu",
+    ),
+    Mutation(
+        "a barrier between tiles is gone", "ops/kernels/bn_leaky_relu_rows_backward.cu",
+        "        __syncthreads(); // the scratch has been read before the next tile overwrites it\n", "",
+        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py", "tests/ops/test_verify.py"), "gpu",
+    ),
+]  # fmt: skip
+
+
+def quiet(command, **options):
+    return subprocess.run(
+        command, cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def copy_source():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=record.ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    for name in filter(None, listed):
+        source, copy = record.ROOT / name, TREE / name
+        if source.is_file() and (not copy.exists() or copy.read_bytes() != source.read_bytes()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+
+
+def build(kind, targets):
+    folder = f"build/{kind}"
+    if not (TREE / folder / "build.ninja").exists():
+        options = [*KINDS[kind], f"-DPython3_EXECUTABLE={sys.executable}", "-DRP_COMMIT=" + "0" * 40]
+        done = quiet(["cmake", "-S", ".", "-B", folder, "-G", "Ninja", *options])
+        if done.returncode:
+            sys.exit(done.stdout)
+    return quiet(["ninja", "-C", folder, *targets])
+
+
+def run_test(kind, test):
+    """Whether it is green."""
+    program, _, choice = test.partition(" ")
+    folder = TREE / "build" / kind
+    environment = os.environ | {"RP_BUILD": str(folder), "OMP_NUM_THREADS": "1"}
+    environment["RP_OPS_LIBRARY"] = str(folder / "lib/librp_ops.so")
+    environment["PYTHONPATH"] = str(TREE / "python")
+    if program.endswith(".py"):
+        command = [*PYTEST, program, *(["-k", choice] if choice else [])]
+    else:
+        command = [folder / "bin" / program, *([f"--gtest_filter={choice}"] if choice else [])]
+    try:
+        return quiet(command, env=environment, timeout=900).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def try_mutation(mutation):
+    """"caught by ...", "survived", or why it could not be tried."""
+    path = TREE / mutation.file
+    source = path.read_text()
+    if source.count(mutation.before) != 1:
+        return f"not tried: its text is {source.count(mutation.before)} times in {mutation.file}"
+    path.write_text(source.replace(mutation.before, mutation.after))
+    try:
+        built = build(mutation.kind, mutation.targets)
+        if built.returncode:
+            return "not tried: it does not compile\n" + built.stdout[-2000:]
+        red = [test for test in mutation.tests if not run_test(mutation.kind, test)]
+        return f"caught by {red[0]}" if red else "survived"
+    finally:
+        path.write_text(source)
+
+
+def check_unbroken(mutations):
+    """Every test that is to turn red is green before."""
+    for mutation in mutations:
+        built = build(mutation.kind, mutation.targets)
+        if built.returncode:
+            sys.exit(built.stdout[-4000:])
+    for kind, test in sorted({(m.kind, test) for m in mutations for test in m.tests}):
+        if not run_test(kind, test):
+            sys.exit(f"{test} is red before anything is broken")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="parts of the names of those to try; default: all")
+    parser.add_argument("--gpu", action="store_true", help="those of GPU code too")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not arguments.names or any(n in m.name for n in arguments.names)]
+    tried = [m for m in chosen if arguments.gpu or m.kind != "gpu"]
+    start = time.monotonic()
+    copy_source()
+    check_unbroken(tried)
+    outcomes = {}
+    for mutation in chosen:
+        outcomes[mutation.name] = (
+            try_mutation(mutation) if mutation in tried
+            else "needs a GPU: tests/reliability/mutations.py --gpu"
+        )  # fmt: skip
+        print(f"{mutation.name}: {outcomes[mutation.name]}", flush=True)
+    missed = [name for name, outcome in outcomes.items() if outcome.startswith(("survived", "not tried"))]
+    if not arguments.names:
+        record.write_row(
+            "mutations of the source, each to be caught by a test", "driver, shim, ops", len(tried),
+            time.monotonic() - start, len(missed), outcomes=outcomes,
+        )  # fmt: skip
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
