@@ -10,7 +10,7 @@ endif()
 set(host_warnings -Wall -Wextra -Wconversion -Wno-missing-field-initializers)
 target_compile_options(rp_options INTERFACE
     $<$<COMPILE_LANGUAGE:C>:${host_warnings};$<$<C_COMPILER_ID:GNU>:-Wshadow=local>;-Wstrict-prototypes;-Wvla;${warnings_are_errors}>
-    $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};-Wshadow;${warnings_are_errors}>
+    $<$<COMPILE_LANGUAGE:CXX>:${host_warnings};$<$<CXX_COMPILER_ID:Clang>:-Wno-sign-conversion>;-Wshadow;${warnings_are_errors}>
     $<$<COMPILE_LANGUAGE:C,CXX>:-fstack-protector-strong>)
 target_link_options(rp_options INTERFACE
     $<$<NOT:$<LINK_LANGUAGE:CUDA>>:-Wl,-z,relro,-z,now>)

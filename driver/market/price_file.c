@@ -309,9 +309,7 @@ bool price_file_parse(price_file *out, const char *path, const char *data, size_
     if (!check_text(path, data, (size_t)(end - data), error) ||
         !price_header_read(&r.header, path, data, end, &rows, error))
         goto done;
-    out->adjusted = r.header.groups[0].at[COLUMN_ADJ_CLOSE] >= 0;
-    for (int32_t i = 0; i < r.header.group_count; ++i)
-        out->adjusted &= r.header.groups[i].at[COLUMN_ADJ_CLOSE] >= 0;
+    out->adjusted = r.header.adjusted;
     r.fields = calloc((size_t)r.header.columns, sizeof *r.fields);
     if (!r.fields) {
         error_set(error, "%s: no memory for %d columns", path, r.header.columns);

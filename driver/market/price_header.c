@@ -231,7 +231,7 @@ static bool read_levels(price_header *out, const lines *lines, bool *is, const c
     return read_side_by_side(out, lines, 0, 1, path, error);
 }
 
-static bool check_columns(const price_header *header, const lines *lines, const char *path,
+static bool check_columns(price_header *header, const lines *lines, const char *path,
                           error *error) {
     char first[FIELD_SHOWN_SIZE];
     field line = {lines->fields[0][0].text, (int32_t)(lines->fields[0][lines->columns - 1].text +
@@ -243,10 +243,13 @@ static bool check_columns(const price_header *header, const lines *lines, const 
                          "%s: line 1: no column is named date; the line is '%s'. A header like "
                          "date,open,high,low,close,adj_close,volume is needed",
                          path, first);
+    header->adjusted = true;
+    for (int32_t i = 0; i < header->group_count; ++i)
+        header->adjusted &= header->groups[i].at[COLUMN_ADJ_CLOSE] >= 0;
     for (int32_t i = 0; i < header->group_count; ++i) {
         const column_group *group = &header->groups[i];
         const char *missing = group->at[COLUMN_VOLUME] < 0 ? "volume" : NULL;
-        if (group->at[COLUMN_CLOSE] < 0 && group->at[COLUMN_ADJ_CLOSE] < 0)
+        if (group->at[header->adjusted ? COLUMN_ADJ_CLOSE : COLUMN_CLOSE] < 0)
             missing = "close";
         if (missing)
             return error_set(error, "%s: line 1: no column is named %s%s%s; the line is '%s'", path,

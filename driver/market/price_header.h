@@ -47,6 +47,7 @@ typedef struct price_header {
     int32_t date, ticker, period; /* columns; -1: none */
     column_group *groups;         /* [group_count], owned; one unless tickers lie side by side */
     int32_t group_count;
+    bool adjusted; /* every group has an adjusted close; otherwise every group has a close */
     int32_t unknown_columns;
 } price_header;
 

@@ -260,6 +260,8 @@ TEST(PriceFile, what_is_no_price_file_is_called_by_name) {
         {"date,close,volume\n", "a header and no sound row"},
         {"Price,Close,Volume\nTicker,,\nDate,,\n", "a ticker of 1 to 31 bytes"},
         {"Price,Close\nTicker,AAPL\nDate,\n2014-01-02,1\n", "no column is named volume for AAPL"},
+        {"Price,Close,Adj Close,Volume,Volume\nTicker,A,B,A,B\nDate,,,,\n2014-01-02,1,2,3,4\n",
+         "no column is named close for B"},
     };
     for (const auto &c : cases) {
         Parsed parsed(c.text);
