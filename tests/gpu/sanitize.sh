@@ -44,6 +44,7 @@ for tool in memcheck racecheck initcheck synccheck; do
     only=(--kernel-name kernel_substring=rp_kernels)
     [ "$tool" = initcheck ] && only=()
     watch 0 "case table, every $every" "$tool" "${only[@]}" "$python" "$here/sanitize_cases.py" "$library" "$every"
+    watch 0 "kernels of training" "$tool" "$python" "$here/sanitize_training.py" "$library"
     if [ $# -gt 0 ]; then
         watch 0 "$*" "$tool" "$@"
     fi

@@ -19,9 +19,16 @@ PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bi
 CONFIGURATIONS = ["gpu", "gpu-kernel", "gpu-graph", "gpu-fused"]
 
 
-def run(*arguments):
+FAULTS = PROGRAM.parents[1] / "lib/librp_faults.so"
+
+
+def run(*arguments, fault=None, environment=None):
+    """`fault`: as tests/reliability/faults.c reads it."""
+    environment = os.environ | (environment or {})
+    if fault:
+        environment |= {"LD_PRELOAD": str(FAULTS), "RP_FAULT": fault}
     return subprocess.run(
-        [PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300
+        [PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment
     )
 
 
@@ -100,3 +107,27 @@ def test_exhausted_gpu_memory_is_a_clear_error(prices, tmp_path):
     assert "memory" in result.stderr.lower()
     assert checkpoint.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_device_that_is_lost_in_mid_run_leaves_a_valid_checkpoint(prices, tmp_path):
+    """From its 40th wait on, the device answers as one whose kernel has failed does."""
+    checkpoint = tmp_path / "model"
+    options = ("--epochs", 4, "--checkpoint-every", 4)
+    whole = train(prices, tmp_path / "whole", "gpu", *options)
+    lost = run("train", "--prices", prices, "--checkpoint", checkpoint, "--configuration", "gpu",
+               *options, fault="cudaStreamSynchronize:40:719")
+    assert lost.returncode == 1
+    assert "CUDA error" in lost.stderr
+    assert [path.name for path in checkpoint.parent.glob("model*")] == ["model"]
+    assert train(prices, checkpoint, "gpu", *options, "--resume") == whole
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_device_that_is_gone_keeps_the_checkpoint(prices, tmp_path, configuration):
+    checkpoint = tmp_path / "model"
+    old = train(prices, checkpoint, configuration, "--epochs", 1)
+    gone = run("train", "--prices", prices, "--checkpoint", checkpoint, "--resume", "--epochs", 2,
+               "--configuration", configuration, environment={"CUDA_VISIBLE_DEVICES": ""})
+    assert gone.returncode == 1
+    assert "no usable GPU" in gone.stderr
+    assert checkpoint.read_bytes() == old

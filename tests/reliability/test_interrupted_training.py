@@ -133,3 +133,20 @@ def test_disk_fault_keeps_the_old_report(prices, tmp_path, call, error):
     assert "report.json" in failed.stderr
     assert out.read_text() == "old"
     assert names(tmp_path) == ["model", "report.json"]
+
+
+def test_driver_that_is_too_old_is_a_clear_error(prices, tmp_path):
+    model = tmp_path / "model"
+    old = training.whole_run(prices, model, epochs=1)
+    environment = os.environ | {
+        "LD_PRELOAD": str(training.FAULTS), "RP_FAULT": "cudaGetDeviceCount:1:35",
+    }  # fmt: skip
+    command = ["gpu" if part == "cpu-fused" else part for part in training.command(prices, model)]
+    failed = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert failed.returncode == 1
+    if "no CUDA kernels" in failed.stderr or "without libtorch" in failed.stderr:
+        pytest.skip("this build has no CUDA")
+    assert "CUDA driver version is insufficient for CUDA runtime version" in failed.stderr
+    assert model.read_bytes() == old

@@ -132,7 +132,9 @@ TEST(TrainerOptions, bad_values_are_refused_by_name) {
               std::string::npos);
     EXPECT_NE(message([](auto &o) { o.model.hidden = 0; }).find("hidden"), std::string::npos);
     EXPECT_NE(message([](auto &o) { o.model.dropout = NAN; }).find("dropout"), std::string::npos);
-    EXPECT_NE(message([](auto &o) { o.configuration = "tpu"; }).find("tpu"), std::string::npos);
+    if (why_no_libtorch().empty()) { // which knows the names
+        EXPECT_NE(message([](auto &o) { o.configuration = "tpu"; }).find("tpu"), std::string::npos);
+    }
     EXPECT_NE(message([](auto &o) { o.precision = "fp8"; }).find("fp8"), std::string::npos);
     EXPECT_NE(message([](auto &o) { o.target_unit = 0.3; }).find("target_unit"), std::string::npos);
 }

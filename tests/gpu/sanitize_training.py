@@ -1,0 +1,45 @@
+"""Runs the kernels of training in small: the program that sanitize.sh watches beside the case table.
+
+The training kernel with both kinds of operands and an odd size, more models than one, a last batch
+that is not full; the gathering of windows and the dropout of the other configurations, forward and
+backward.
+"""
+
+import pathlib
+import sys
+
+import torch
+
+library = sys.argv[1]
+torch.ops.load_library(library)
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from test_lstm_train import Case  # noqa: E402
+
+
+def train(case):
+    losses = case.train(case.fresh(), 0, 3)
+    assert torch.isfinite(losses).all()
+    return 3 * case.models
+
+
+steps = sum(
+    train(case)
+    for case in (
+        Case("fp16", batch=64, windows=150),
+        Case("bf16", batch=64, windows=150, models=2),
+        Case("fp16", batch=33, time_steps=7, features=3, hidden=48, layers=1, windows=70),
+    )
+)
+
+rows, time_steps = 60, 20
+features, targets = torch.randn(200, 4, device="cuda"), torch.randn(200, device="cuda")
+ends = torch.arange(time_steps - 1, 200, dtype=torch.int32, device="cuda")
+step = torch.zeros((), dtype=torch.int64, device="cuda")
+windows, wanted = torch.ops.rp.gather_windows(features, targets, ends, step, 1, 64, rows, time_steps)
+assert torch.isfinite(windows).all() and torch.isfinite(wanted).all()
+
+hidden = torch.randn(rows, time_steps, 64, device="cuda", requires_grad=True)
+torch.ops.rp.lstm_dropout(hidden, step, 1, 0, 0.2).sum().backward()
+assert torch.isfinite(hidden.grad).all()
+torch.cuda.synchronize()
+print(f"{steps} steps of the training kernel, {rows} windows gathered and dropped out")
