@@ -109,7 +109,7 @@ int cmd_train(int argc, char **argv) {
         {"batch", OPTION_INT64, &trainer->batch, "B", "windows an optimiser step", .least = 2,
          .most = 1 << 20},
         {"learning-rate", OPTION_DOUBLE, &trainer->learning_rate, "R", "Adam's step size",
-         .least = 1e-12, .most = 1e3},
+         .least = 1e-12, .most = 1e30},
         {"seed", OPTION_UINT64, &trainer->seed, "S", "of weights, sample order and dropout"},
         {"seeds", OPTION_INT64, &o.seeds, "K", "train K models, seeds S, S+1, ...: FILE.seedS...",
          .least = 1, .most = 1000},

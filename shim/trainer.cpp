@@ -188,7 +188,7 @@ void count_steps(rp_trainer &trainer, const std::vector<float> &losses) {
             throw error(RP_ERROR_NUMERIC,
                         "the loss of epoch %" PRId64 ", step %" PRId64 " of %" PRId64
                         " is %g; lower the learning rate or look at this batch's rows",
-                        trainer.step / per_epoch + 1, in_epoch, per_epoch, loss);
+                        trainer.step / per_epoch + 1, in_epoch + 1, per_epoch, loss);
         }
         trainer.epoch_loss_sum += loss * static_cast<double>(step_rows(trainer, trainer.step));
         ++trainer.step;

@@ -75,26 +75,68 @@ done:
     return ok;
 }
 
-/* Names what a batch whose loss is not finite was made of. */
+/* Ticker and last day of a window of the failed batch. */
+typedef struct batch_window {
+    const char *ticker;
+    char date[DATE_SIZE];
+} batch_window;
+
+static batch_window find_window(const run *run, int64_t window) {
+    const dataset *dataset = run->dataset;
+    const int32_t row = dataset->windows[window];
+    batch_window found = {.ticker = dataset->market->tickers[dataset_ticker(dataset, row)].name};
+    date_format(found.date, dataset_date(dataset, row));
+    return found;
+}
+
+static void log_failed_batch(const run *run, const rp_progress *at, const int64_t *windows,
+                             int64_t count) {
+    json json = {0};
+    json_object(&json, NULL);
+    json_int(&json, "failed_epoch", at->epoch + 1);
+    json_int(&json, "failed_step", at->step + 1);
+    json_array(&json, "batch");
+    for (int64_t i = 0; i < count; ++i) {
+        const batch_window window = find_window(run, windows[i]);
+        json_object(&json, NULL);
+        json_string(&json, "ticker", window.ticker);
+        json_string(&json, "date", window.date);
+        json_end(&json);
+    }
+    json_end(&json);
+    json_end(&json);
+    if (text_ok(&json.text)) {
+        fprintf(run->log, "%s\n", json.text.data);
+    }
+    json_free(&json);
+}
+
+/* Names what a batch whose loss is not finite was made of: some of it in the message, all of it in
+ * the log. */
 static void describe_failed_batch(const run *run, error *error) {
+    enum { SHOWN = 3 };
     rp_progress at = {0};
-    int64_t windows[3], count = 0;
-    char text[256] = "";
-    if (rp_trainer_progress(run->trainer, &at) != RP_OK ||
-        rp_trainer_step_windows(windows, &count, 3, run->trainer, at.step) != RP_OK) {
-        return;
+    const int64_t most = run->options->trainer.batch;
+    int64_t count = 0, *windows = malloc((size_t)most * sizeof *windows);
+    if (windows && rp_trainer_progress(run->trainer, &at) == RP_OK &&
+        rp_trainer_step_windows(windows, &count, most, run->trainer, at.step) == RP_OK) {
+        text list = {0};
+        for (int64_t i = 0; i < count && i < SHOWN; ++i) {
+            const batch_window window = find_window(run, windows[i]);
+            text_printf(&list, "%s %s, ", window.ticker, window.date);
+        }
+        const size_t used = strlen(error->message);
+        snprintf(error->message + used, sizeof error->message - used,
+                 ". Its batch holds %lld windows: %s... (%s). %s is as it was last saved",
+                 (long long)count, text_ok(&list) && list.data ? list.data : "",
+                 run->log ? "all are in the log" : "--log lists them all",
+                 run->options->checkpoint);
+        text_free(&list);
+        if (run->log) {
+            log_failed_batch(run, &at, windows, count);
+        }
     }
-    for (int64_t i = 0; i < count && i < 3; ++i) {
-        const int32_t row = run->dataset->windows[windows[i]];
-        char date[DATE_SIZE];
-        date_format(date, dataset_date(run->dataset, row));
-        const size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "%s%s %s", i ? ", " : "",
-                 run->dataset->market->tickers[dataset_ticker(run->dataset, row)].name, date);
-    }
-    const size_t used = strlen(error->message);
-    snprintf(error->message + used, sizeof error->message - used,
-             ". Its batch holds %lld windows: %s, ...", (long long)count, text);
+    free(windows);
 }
 
 static bool save(run *run, const rp_checkpoint *checkpoint, error *error) {

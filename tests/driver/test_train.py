@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import struct
@@ -156,6 +157,28 @@ def test_checkpoint_tells_how_training_and_validation_went(prices, tmp_path):
     whole = tmp_path / "whole"
     assert train(prices, whole, "--epochs", 4, *options).returncode == 0
     assert whole.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("configuration", ["cpu", "cpu-fused"])
+def test_loss_that_is_not_finite_names_its_batch_and_keeps_the_checkpoint(
+    prices, tmp_path, configuration
+):
+    path, log = tmp_path / "model", tmp_path / "log"
+    small = ("--configuration", configuration)
+    assert train(prices, path, "--epochs", 1, *small).returncode == 0
+    good = path.read_bytes()
+    wild = ("--epochs", 9, "--learning-rate", 1e30, "--resume", "--log", log)
+    result = train(prices, path, *small, *wild)
+    assert result.returncode == 1
+    where = r"the loss of epoch (\d+), step (\d+) of (\d+) is -?(nan|inf)"
+    epoch, step, steps = map(int, re.search(where, result.stderr).groups()[:3])
+    assert re.search(r"Its batch holds 64 windows: (SYN000\d \d{4}-\d\d-\d\d, ){3}", result.stderr)
+    assert path.read_bytes() == good
+    failed = json.loads(log.read_text().splitlines()[-1])
+    assert failed["failed_epoch"] == epoch
+    assert failed["failed_step"] == (epoch - 1) * steps + step
+    assert len({(window["ticker"], window["date"]) for window in failed["batch"]}) == 64
+    assert not path.with_name("model.best").exists()
 
 
 def test_seeds_give_one_checkpoint_each(prices, tmp_path):
