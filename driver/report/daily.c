@@ -187,16 +187,24 @@ static double newey_west(const daily *d, const double *column) {
     return series_newey_west_t(column, d->days, NEWEY_WEST_LAGS);
 }
 
+/* 1 - error / total; where nothing moves there is nothing to explain. */
+static double explained(double error, double total) {
+    return total > 0 ? 1 - error / total : NAN;
+}
+
 void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, int64_t count) {
     double *v = out->value;
     double rows = total(d->rows, day_index, count);
     double squared_error = total(d->squared_error, day_index, count);
     v[STATISTIC_MSE] = squared_error / rows;
     v[STATISTIC_MAE] = total(d->absolute_error, day_index, count) / rows;
-    v[STATISTIC_R2_ZERO] = 1 - squared_error / total(d->squared_return, day_index, count);
-    v[STATISTIC_R2_TRAIN_MEAN] = 1 - squared_error / total(d->squared_about_mean, day_index, count);
+    double squared_return = total(d->squared_return, day_index, count);
+    v[STATISTIC_R2_ZERO] = explained(squared_error, squared_return);
+    v[STATISTIC_R2_TRAIN_MEAN] =
+        explained(squared_error, total(d->squared_about_mean, day_index, count));
     double share = total(d->right, day_index, count) / rows;
-    v[STATISTIC_DIRECTION] = d->constant_zero ? NAN : share;
+    bool directed = !d->constant_zero && squared_return > 0;
+    v[STATISTIC_DIRECTION] = directed ? share : NAN;
     v[STATISTIC_BASE_RATE] = total(d->up, day_index, count) / rows;
 
     moments ic = column_moments(d->ic, day_index, count);
@@ -216,7 +224,7 @@ void daily_summarise(statistics *out, const daily *d, const int32_t *day_index, 
     v[STATISTIC_TURNOVER] = moments_mean(&turnover);
 
     bool whole = day_index == NULL;
-    v[STATISTIC_DIRECTION_SE] = whole && !d->constant_zero ? direction_error(d, share, rows) : NAN;
+    v[STATISTIC_DIRECTION_SE] = whole && directed ? direction_error(d, share, rows) : NAN;
     v[STATISTIC_IC_T] = whole ? newey_west(d, d->ic) : NAN;
     v[STATISTIC_RANK_IC_T] = whole ? newey_west(d, d->rank_ic) : NAN;
     v[STATISTIC_R2_ZERO_T] = whole ? newey_west(d, d->gain_zero) : NAN;

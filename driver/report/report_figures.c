@@ -106,6 +106,12 @@ static svg_axis date_axis(const figure_data *data) {
     return (svg_axis){"day", SVG_DATE, data->date[0], data->date[data->days - 1]};
 }
 
+/* The first model's, as text. */
+static const char *model_value(char text[STATISTIC_TEXT], const report *r, statistic which) {
+    statistic_format(text, which, r->model_statistics[0].value[which]);
+    return text;
+}
+
 static void daily_ic(text *out, const report *r, const figure_data *data) {
     double low = DBL_MAX, high = -DBL_MAX;
     svg_extend(&low, &high, r->daily.ic, data->days);
@@ -125,10 +131,9 @@ static void daily_ic(text *out, const report *r, const figure_data *data) {
     svg_segment(&chart, "stroke-c", chart.x.low, 0, chart.x.high, 0);
     svg_line(&chart, "stroke-b", data->date, data->running_ic, data->days);
     svg_close(&chart);
-    char shows[160];
-    snprintf(shows, sizeof shows, "Mean %.4f, t %.2f (Newey-West, 5 lags).",
-             r->model_statistics[0].value[STATISTIC_IC],
-             r->model_statistics[0].value[STATISTIC_IC_T]);
+    char shows[160], mean[STATISTIC_TEXT], t[STATISTIC_TEXT];
+    snprintf(shows, sizeof shows, "Mean %s, t %s (Newey-West, 5 lags).",
+             model_value(mean, r, STATISTIC_IC), model_value(t, r, STATISTIC_IC_T));
     close_figure(out, (legend[]){{"fill-a", "each day"}, {"stroke-b", "running mean of 60 days"}},
                  2, shows);
 }
@@ -188,24 +193,23 @@ static const legend curve_legend[] = {{"stroke-a", "long-short, net of 5 bp"},
 static void equity(text *out, const report *r, const figure_data *data) {
     three_curves(out, data, "Growth of 1", "Compounded long-short and equal-weight returns",
                  (svg_axis){"value", SVG_NUMBER, 0, 0}, data->equity, 1);
-    char shows[200];
-    snprintf(
-        shows, sizeof shows,
-        "Ten highest against ten lowest forecasts, traded a day later. Sharpe ratio %.2f gross, "
-        "%.2f net; turnover %.2f a day.",
-        r->model_statistics[0].value[STATISTIC_SHARPE_GROSS],
-        r->model_statistics[0].value[STATISTIC_SHARPE_NET],
-        r->model_statistics[0].value[STATISTIC_TURNOVER]);
+    char shows[200], gross[STATISTIC_TEXT], net[STATISTIC_TEXT], turnover[STATISTIC_TEXT];
+    snprintf(shows, sizeof shows,
+             "Ten highest against ten lowest forecasts, traded a day later. Sharpe ratio %s gross, "
+             "%s net; turnover %s a day.",
+             model_value(gross, r, STATISTIC_SHARPE_GROSS),
+             model_value(net, r, STATISTIC_SHARPE_NET),
+             model_value(turnover, r, STATISTIC_TURNOVER));
     close_figure(out, curve_legend, 3, shows);
 }
 
 static void drawdown(text *out, const report *r, const figure_data *data) {
     three_curves(out, data, "Drawdown", "Fall of the curves below their peaks",
                  (svg_axis){"below the peak", SVG_PERCENT, 0, 0}, data->drawdown, 0);
-    char shows[120];
-    snprintf(shows, sizeof shows, "At worst -%.1f%% gross and -%.1f%% net.",
-             100 * r->model_statistics[0].value[STATISTIC_DRAWDOWN_GROSS],
-             100 * r->model_statistics[0].value[STATISTIC_DRAWDOWN_NET]);
+    char shows[120], gross[STATISTIC_TEXT], net[STATISTIC_TEXT];
+    snprintf(shows, sizeof shows, "The long-short curves fell by at most %s gross and %s net.",
+             model_value(gross, r, STATISTIC_DRAWDOWN_GROSS),
+             model_value(net, r, STATISTIC_DRAWDOWN_NET));
     close_figure(out, curve_legend, 3, shows);
 }
 

@@ -91,14 +91,16 @@ static void statistic_tile(text *out, const report *r, statistic which, const ch
 
 static void tiles(text *out, const report *r) {
     const double *v = r->model_statistics[0].value;
-    char beside[96];
+    char beside[96], first[STATISTIC_TEXT], second[STATISTIC_TEXT];
     text_append_string(out, "<dl class=\"tiles\">\n");
     statistic_tile(out, r, STATISTIC_R2_ZERO, NULL);
-    snprintf(beside, sizeof beside, "+- %.2f%%; always up: %.2f%%", 100 * v[STATISTIC_DIRECTION_SE],
-             100 * v[STATISTIC_BASE_RATE]);
+    statistic_format(first, STATISTIC_DIRECTION_SE, v[STATISTIC_DIRECTION_SE]);
+    statistic_format(second, STATISTIC_BASE_RATE, v[STATISTIC_BASE_RATE]);
+    snprintf(beside, sizeof beside, "+- %s; always up: %s", first, second);
     statistic_tile(out, r, STATISTIC_DIRECTION, beside);
-    snprintf(beside, sizeof beside, "t %.2f; rank IC %.3f", v[STATISTIC_IC_T],
-             v[STATISTIC_RANK_IC]);
+    statistic_format(first, STATISTIC_IC_T, v[STATISTIC_IC_T]);
+    statistic_format(second, STATISTIC_RANK_IC, v[STATISTIC_RANK_IC]);
+    snprintf(beside, sizeof beside, "t %s; rank IC %s", first, second);
     statistic_tile(out, r, STATISTIC_IC, beside);
     statistic_tile(out, r, STATISTIC_SHARPE_NET, NULL);
     if (r->metadata->calibrated) {

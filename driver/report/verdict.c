@@ -129,6 +129,10 @@ static void write_alarms(char *out, size_t size, const verdict *v) {
 /* "R2 is -0.49% [-1.10%, +0.12%]", and the seeds' mean and deviation when there are several. */
 static void write_r2(char *out, size_t size, const verdict_evidence *e) {
     interval r2 = e->intervals->value[STATISTIC_R2_ZERO];
+    if (isnan(e->model->value[STATISTIC_R2_ZERO])) {
+        snprintf(out, size, "R2 is not defined, because no price moves");
+        return;
+    }
     snprintf(out, size, "R2 is %+.2f%%", 100 * e->model->value[STATISTIC_R2_ZERO]);
     if (!isnan(r2.low)) {
         append(out, size, " [%+.2f%%, %+.2f%%]", 100 * r2.low, 100 * r2.high);
@@ -175,11 +179,12 @@ void verdict_reach(verdict *out, const verdict_evidence *evidence) {
     out->kind = judge(evidence);
     write_sentence(out, evidence);
     baseline best = best_baseline(evidence);
-    double theirs = evidence->baselines[best].value[STATISTIC_R2_ZERO];
+    char theirs[STATISTIC_TEXT], ours[STATISTIC_TEXT];
+    statistic_format(theirs, STATISTIC_R2_ZERO, evidence->baselines[best].value[STATISTIC_R2_ZERO]);
+    statistic_format(ours, STATISTIC_R2_ZERO, evidence->model->value[STATISTIC_R2_ZERO]);
     bool wins =
         evidence->baselines[best].value[STATISTIC_MSE] <= evidence->model->value[STATISTIC_MSE];
-    snprintf(out->comparison, sizeof out->comparison,
-             "%s: %s (R2 %+.2f%% against the LSTM's %+.2f%%).",
+    snprintf(out->comparison, sizeof out->comparison, "%s: %s (R2 %s against the LSTM's %s).",
              wins ? "A baseline wins" : "The LSTM beats every baseline; the best of them",
-             baseline_label[best], 100 * theirs, 100 * evidence->model->value[STATISTIC_R2_ZERO]);
+             baseline_label[best], theirs, ours);
 }
