@@ -214,6 +214,13 @@ static bool step_line(framing *f, char c) {
            refuse(f, 400, "the request line is not 'METHOD /path HTTP/1.1'");
 }
 
+static char lower(char c) {
+    if (c >= 'A' && c <= 'Z') {
+        return (char)(c + ('a' - 'A'));
+    }
+    return c;
+}
+
 static bool step_field(framing *f, char *at) {
     const char c = *at;
     if (f->state == FIELD && c == '\r') {
@@ -228,7 +235,7 @@ static bool step_field(framing *f, char *at) {
         if (c == ':' && f->used > 0) {
             return end_name(f);
         }
-        add(f, c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c);
+        add(f, lower(c));
         return is_token(c) || refuse(f, 400, "a header is malformed");
     }
     if (c == '\r') {
@@ -236,12 +243,18 @@ static bool step_field(framing *f, char *at) {
         return end_value(f);
     }
     if (f->used > 0 || c != ' ') { /* other white space makes libmicrohttpd take it for another */
-        add(f, f->field == TRANSFER_ENCODING && c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c);
+        if (f->field == TRANSFER_ENCODING) {
+            add(f, lower(c));
+        } else {
+            add(f, c);
+        }
     }
     if (!is_text(c)) {
         return refuse(f, 400, "a header is malformed");
     }
-    *at = f->field == COOKIE ? 'x' : c;
+    if (f->field == COOKIE) {
+        *at = 'x';
+    }
     return true;
 }
 

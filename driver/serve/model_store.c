@@ -143,7 +143,7 @@ bool model_store_open(model_store **out, const snapshot_sources *sources, int32_
     return true;
 }
 
-void model_store_close(model_store *store) {
+void model_store_stop(model_store *store) {
     if (!store) {
         return;
     }
@@ -153,7 +153,15 @@ void model_store_close(model_store *store) {
     pthread_mutex_unlock(&store->mutex);
     if (store->started) {
         pthread_join(store->loader, NULL);
+        store->started = false;
     }
+}
+
+void model_store_close(model_store *store) {
+    if (!store) {
+        return;
+    }
+    model_store_stop(store);
     snapshot_release(store->present);
     pthread_cond_destroy(&store->changed);
     pthread_mutex_destroy(&store->mutex);

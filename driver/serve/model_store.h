@@ -16,6 +16,10 @@ typedef void (*reload_done)(void *context, bool ok, const char *message);
 /* Loads the first snapshot before it returns; the table is filled in the background. */
 bool model_store_open(model_store **out, const snapshot_sources *sources, int32_t workers,
                       error *error);
+/* Ends the loader's thread: who waits for a reload is answered, nothing is loaded any more. What is
+ * there can still be held. */
+void model_store_stop(model_store *store);
+/* Frees it; no other thread may use it by then. */
 void model_store_close(model_store *store);
 
 /* The present snapshot, with a reference that the caller releases. */

@@ -12,7 +12,8 @@ const char content_json[] = "application/json";
 
 void response_send(request *request, const response *response) {
     struct MHD_Response *answer = MHD_create_response_from_buffer(
-        response->size, (void *)(uintptr_t)response->data,
+        response->size,
+        (void *)(uintptr_t)response->data, /* only read: NOLINT(performance-no-int-to-ptr) */
         response->lasting ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_COPY);
     request->state = REQUEST_ANSWERED;
     if (!answer) {

@@ -293,13 +293,14 @@ static bool start(server *server, error *error) {
 static void finish(server *server) {
     atomic_store(&server->closing, true);
     atomic_store(&server->cut_off, true);
-    model_store_close(server->store); /* first: it answers those who wait for a reload */
+    model_store_stop(server->store); /* first: it answers those who wait for a reload */
     for (int32_t i = 0; server->workers && i < server->worker_count; i++) {
         if (server->workers[i].started) {
             worker_wake(&server->workers[i]);
         }
         worker_join(&server->workers[i]);
     }
+    model_store_close(server->store);
     free(server->workers);
     free(server->peers);
     if (server->log) {

@@ -248,14 +248,13 @@ def main():
     tried = [m for m in chosen if arguments.gpu or m.kind != "gpu"]
     start = time.monotonic()
     copy_source()
-    check_unbroken(tried)
-    outcomes = {}
-    for mutation in chosen:
-        outcomes[mutation.name] = (
-            try_mutation(mutation) if mutation in tried
-            else "needs a GPU: tests/reliability/mutations.py --gpu"
-        )  # fmt: skip
-        print(f"{mutation.name}: {outcomes[mutation.name]}", flush=True)
+    outcomes = {m.name: "needs a GPU: tests/reliability/mutations.py --gpu" for m in chosen}
+    for kind in KINDS:
+        of_kind = [mutation for mutation in tried if mutation.kind == kind]
+        check_unbroken(of_kind)
+        for mutation in of_kind:
+            outcomes[mutation.name] = try_mutation(mutation)
+            print(f"{mutation.name}: {outcomes[mutation.name]}", flush=True)
     missed = [name for name, outcome in outcomes.items() if outcome.startswith(("survived", "not tried"))]
     if not arguments.names:
         record.write_row(
