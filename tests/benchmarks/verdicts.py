@@ -6,7 +6,8 @@
 For each signal S and each seed a synthetic market is made, the default model trained and its report
 written. S is the R2 of the best forecast possible: without a signal the verdict should be "no
 skill", with one "skill", and the model's R2 against the train mean can come near S and, but for
-chance, no higher. The small form of this is in tests/driver/test_leaks.py.
+chance, no higher. The file is written after every market, and markets that it holds, of the same commit
+and sizes, are not made again. The small form of this is in tests/driver/test_leaks.py.
 """
 
 import argparse
@@ -76,28 +77,33 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "out/verdicts")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/verdicts.json")
     arguments = parser.parse_args()
-    rows = [
-        verdict(signal, seed, arguments)
-        for signal in arguments.signals
-        for seed in range(1, arguments.seeds + 1)
-    ]
-    result = {
+    head = {
         "schema": 1,
-        "command": f"tests/benchmarks/verdicts.py --seeds {arguments.seeds} --signals "
-        f"{' '.join(f'{signal:g}' for signal in arguments.signals)} --epochs {arguments.epochs} "
-        f"--tickers {arguments.tickers} --days {arguments.days}",
+        "command": "tests/benchmarks/verdicts.py",
         "commit": done("--version").split("(")[1].split(")")[0],
-        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         "machine": machine(),
-        "signals": [
-            summary(signal, [row for row in rows if row["signal"] == signal])
-            for signal in arguments.signals
-        ],
+        "protocol": {name: getattr(arguments, name) for name in ("epochs", "tickers", "days")},
+    }
+    old = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    same = all(old.get(name) == head[name] for name in ("commit", "protocol"))
+    rows = {(row["signal"], row["seed"]): row for row in (old["rows"] if same else [])}
+    for signal in arguments.signals:
+        for seed in range(1, arguments.seeds + 1):
+            if (signal, seed) not in rows:
+                rows[signal, seed] = verdict(signal, seed, arguments)
+                write(arguments.out, head, [rows[key] for key in sorted(rows)])
+
+
+def write(path, head, rows):
+    signals = sorted({row["signal"] for row in rows})
+    result = head | {
+        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+        "signals": [summary(s, [row for row in rows if row["signal"] == s]) for s in signals],
         "rows": rows,
     }
-    temporary = arguments.out.with_suffix(".tmp")
+    temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(arguments.out)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":
