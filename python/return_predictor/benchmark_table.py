@@ -5,7 +5,8 @@
 
 `python -m return_predictor.benchmark_table [--check] [README.md] [--results DIR]`; `--check` writes
 nothing and fails if a table is not what the files say. Tables: benchmark, verify, bn-leaky-relu,
-training-speed, serving, walk-forward. Everything outside the markers is left as it is.
+training-speed, evaluation, universe, serving, walk-forward. Everything outside the markers is left
+as it is.
 """
 
 from __future__ import annotations
@@ -116,6 +117,41 @@ def training_speed(result: dict) -> str:
     return table(["configuration", "precision", *(f"batch {batch}:" for batch in batches)], rows)
 
 
+def evaluation(result: dict) -> str:
+    seeds = result["seeds"]
+    models = [(f"LSTM, mean of {seeds['count']} seeds", seeds["mean"])]
+    models += [(baseline["label"], baseline["statistics"]) for baseline in result["baselines"]]
+    rows = [
+        [
+            label,
+            f"{statistics['r2_zero']:+.2%}",
+            *(
+                "" if statistics[name] is None else form.format(statistics[name])
+                for name, form in (("direction", "{:.1%}"), ("ic", "{:+.3f}"))
+            ),
+        ]
+        for label, statistics in models
+    ]
+    head = ["forecast", "R2 against zero:", "direction right:", "mean daily IC:"]
+    verdict = result["verdict"]
+    return f"**{verdict['sentence']}** {verdict['comparison']}\n\n{table(head, rows)}"
+
+
+def universe(result: dict) -> str:
+    rows = [
+        [
+            f"{row['rows']:,}",
+            f"{row['network']['layers']} x {row['network']['hidden']}",
+            *(
+                f"{row[part]['seconds']:.1f} s, {row[part]['peak_memory_bytes'] / 2**20:,.0f} MiB"
+                for part in ("prepare", "evaluate")
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    return table(["rows of prices:", "LSTM layers x units:", "prepare:", "evaluate:"], rows)
+
+
 def serving(result: dict) -> str:
     rows = [
         [
@@ -149,6 +185,8 @@ TABLES = {
     "benchmark": ("benchmark.json", benchmark),
     "verify": ("verify.json", verify),
     "bn-leaky-relu": ("bn_leaky_relu.json", bn_leaky_relu),
+    "evaluation": ("evaluation.json", evaluation),
+    "universe": ("universe.json", universe),
     "training-speed": ("training_speed.json", training_speed),
     "serving": ("serving.json", serving),
     "walk-forward": ("walk_forward.json", walk_forward),
