@@ -2,7 +2,8 @@
 
 One wrk thread with 16 connections on the machine that serves, each server alone while it is
 measured, all servers in turns, medians over the turns. The peers are ONNX Runtime behind FastAPI
-(uvicorn, httptools) and behind gunicorn + Flask, one worker a core.
+(uvicorn, httptools) and behind gunicorn + Flask, one worker a core; libmicrohttpd alone with a
+constant answer (serving_bare.c); and ONNX Runtime alone, without HTTP.
 
     tests/benchmarks/serving.py --program build/default/bin/return-predictor \\
         --checkpoint FILE --prices DIR [--seconds 5] [--turns 5] [--out results/serving.json]
@@ -148,6 +149,31 @@ def peer(name, onnx, port=18201):
     return Server(command, port, {"RP_PEER": name, "RP_ONNX": str(onnx), "OMP_NUM_THREADS": "1"})
 
 
+def bare(folder, port=18202):
+    program = pathlib.Path(folder) / "serving_bare"
+    source = HERE / "serving_bare.c"
+    subprocess.run(["cc", "-O2", source, "-o", program, "-lmicrohttpd"], check=True)
+    return Server([program, port, os.cpu_count()], port)
+
+
+def onnx_microseconds(onnx, windows, threads):
+    """One run of ONNX Runtime over this many windows, without HTTP."""
+    import numpy
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+    x = numpy.random.default_rng(1).standard_normal((windows, 20, 4)).astype(numpy.float32)
+    times = []
+    end = time.perf_counter() + 0.5
+    while time.perf_counter() < end or len(times) < 20:
+        began = time.perf_counter()
+        session.run(None, {"features": x})
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
 def model_seconds(url):
     text = urllib.request.urlopen(url + "/metrics").read().decode()
     return [
@@ -183,6 +209,12 @@ def measure(options, onnx):
                 found.setdefault((window, label), []).append(
                     wrk(server.url + path, body, headers, options.seconds)
                 )
+        name = list(requests)[1]
+        path, body, headers = requests[name]
+        with bare(onnx.parent) as server:
+            found.setdefault((name, "libmicrohttpd alone, constant answer"), []).append(
+                wrk(server.url + path, body, headers, options.seconds)
+            )
     return found, alone
 
 
@@ -218,6 +250,8 @@ def main():
         onnx = pathlib.Path(folder) / "model.onnx"
         export_onnx(options.checkpoint, onnx)
         found, alone = measure(options, onnx)
+        one = onnx_microseconds(onnx, 1, 1)
+        many = BATCH / onnx_microseconds(onnx, BATCH, os.cpu_count()) * 1e6
     result = {
         "schema": 1,
         "command": "tests/benchmarks/serving.py --seconds %d --turns %d"
@@ -227,6 +261,8 @@ def main():
         "machine": {"cpu": processor(), "cores": os.cpu_count(), "load_before": load[0]},
         "protocol": "wrk -t1 -c16 on the same machine, servers in turns, medians; access log off",
         "model_microseconds_for_one_window": statistics.median(alone),
+        "onnx_runtime_microseconds_for_one_window": one,
+        f"onnx_runtime_windows_per_second_of_{BATCH}": many,
         "rows": [summary(key, turns) for key, turns in found.items()],
     }
     pathlib.Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
