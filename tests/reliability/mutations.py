@@ -139,8 +139,8 @@ MUTATIONS = [
         ("options_test",), ("options_test",),
     ),
     Mutation(
-        "a body's length may be given twice", "driver/serve/request.c",
-        "headers->content_lengths > 1 || headers->transfer_encodings > 1 ||", "",
+        "a body's length may be given twice", "driver/serve/framing.c",
+        "if (f->lengths + f->codings > 1) {", "if (false) {",
         ("return-predictor",), ("tests/serve/test_limits.py doubtful_length",),
     ),
     Mutation(
@@ -195,7 +195,7 @@ def build(kind, targets):
 
 
 def run_test(kind, test):
-    """Whether it is green."""
+    """Whether it is green; skipped is not."""
     program, _, choice = test.partition(" ")
     folder = TREE / "build" / kind
     environment = os.environ | {"RP_BUILD": str(folder), "OMP_NUM_THREADS": "1"}
@@ -206,7 +206,8 @@ def run_test(kind, test):
     else:
         command = [folder / "bin" / program, *([f"--gtest_filter={choice}"] if choice else [])]
     try:
-        return quiet(command, env=environment, timeout=900).returncode == 0
+        done = quiet(command, env=environment, timeout=900)
+        return done.returncode == 0 and "passed" in done.stdout.lower()
     except subprocess.TimeoutExpired:
         return False
 

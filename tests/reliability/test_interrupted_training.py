@@ -135,6 +135,21 @@ def test_disk_fault_keeps_the_old_report(prices, tmp_path, call, error):
     assert names(tmp_path) == ["model", "report.json"]
 
 
+@pytest.mark.parametrize("name", ["model", "SYN0003.csv"])
+def test_file_that_can_not_be_read_is_named(prices, tmp_path, name):
+    model = tmp_path / "model"
+    assert training.train(prices, model, epochs=1).returncode == 0
+    command = [training.PROGRAM, "predict", "--prices", prices, "--checkpoint", model]
+    environment = os.environ | {"LD_PRELOAD": str(training.FAULTS), "RP_FAULT_PATH": f"/{name}"}
+    run = {"capture_output": True, "text": True, "timeout": 120}
+    whole = subprocess.run(command, **run)
+    slow = subprocess.run(command, **run, env=environment | {"RP_FAULT": "read:1:short"})
+    broken = subprocess.run(command, **run, env=environment | {"RP_FAULT": "read:1:EIO"})
+    assert (slow.returncode, slow.stdout) == (0, whole.stdout)
+    assert broken.returncode == 1
+    assert name in broken.stderr and "Input/output error" in broken.stderr
+
+
 def test_driver_that_is_too_old_is_a_clear_error(prices, tmp_path):
     model = tmp_path / "model"
     old = training.whole_run(prices, model, epochs=1)
