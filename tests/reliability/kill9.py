@@ -54,7 +54,7 @@ class Chain:
             process.send_signal(self.number)
         messages = process.communicate()[1]
         names = {path.name for path in self.models.iterdir()}
-        if process.returncode == -signal.SIGKILL:
+        if process.returncode == -self.number:  # SIGTERM and SIGINT: before training began
             self.ended += 1
             self.half_written += "model.partial" in names
             self.expect(names <= {"model", "model.partial"}, f"left behind: {names}")
