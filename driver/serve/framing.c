@@ -118,7 +118,7 @@ static bool end_value(framing *f) {
 }
 
 static void begin_message(framing *f) {
-    const framing fresh = {.state = BEGIN};
+    const framing fresh = {.state = BEGIN, .messages = f->messages + 1};
     *f = fresh;
 }
 

@@ -32,6 +32,7 @@ typedef struct framing {
     bool is_1_0, chunked, in_trailer;
     uint64_t left;         /* of the body or chunk */
     uint64_t chunked_size; /* of all chunks so far */
+    uint64_t messages;     /* that have ended */
     int status;            /* of the refusal; 0: none */
     const char *reason;
 } framing;

@@ -107,11 +107,7 @@ static void accept_one(server *server) {
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     worker *worker = least_loaded(server);
     connection->worker = worker->index;
-    if (!worker_give(worker, connection)) {
-        refuse(server, connection->fd);
-        server_forget(server, connection);
-        free(connection);
-    }
+    worker_give(worker, connection);
 }
 
 static int listen_on(const server_options *options, char url[128], error *error) {

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "serve/worker.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -110,6 +111,10 @@ static void on_completed(void *context, struct MHD_Connection *mhd, void **user,
     if (connection) {
         connection->request = NULL;
         connection->since_ns = now;
+        connection->answered++;
+        if (connection->half_closed) {
+            shutdown(connection->fd, SHUT_RD); /* so that libmicrohttpd reads again */
+        }
     }
     request_free(request);
     *user = NULL;
@@ -203,6 +208,11 @@ __attribute__((visibility("default"))) ssize_t recv(int fd, void *buffer, size_t
         return 0;
     }
     const ssize_t got = recvfrom(fd, buffer, size, flags, NULL, NULL);
+    if (got == 0 && connection && connection->answered < connection->framing.messages) {
+        connection->half_closed = true; /* libmicrohttpd would close it without an answer */
+        errno = EAGAIN;
+        return -1;
+    }
     if (got <= 0 || !connection) {
         return got;
     }
@@ -248,15 +258,12 @@ void worker_wake(worker *worker) {
     (void)written; /* fails only when the counter is full, and then the worker wakes anyway */
 }
 
-bool worker_give(worker *worker, connection *connection) {
+void worker_give(worker *worker, connection *connection) {
     pthread_mutex_lock(&worker->mutex);
-    const bool room = worker->arrived_count < WORKER_INBOX;
-    if (room) {
-        worker->arrived[worker->arrived_count++] = connection;
-    }
+    connection->next = worker->arrived;
+    worker->arrived = connection;
     pthread_mutex_unlock(&worker->mutex);
     worker_wake(worker);
-    return room;
 }
 
 void worker_give_reloaded(request *request) {
@@ -292,18 +299,20 @@ static void take_connection(worker *worker, connection *connection) {
 
 static void empty_inbox(worker *worker) {
     uint64_t count;
-    connection *arrived[WORKER_INBOX];
     request *reloaded[WORKER_INBOX];
     ssize_t got = read(worker->wake_fd, &count, sizeof count);
     (void)got; /* empty when nobody called */
     pthread_mutex_lock(&worker->mutex);
-    const int32_t arrived_count = worker->arrived_count, reloaded_count = worker->reloaded_count;
-    memcpy(arrived, worker->arrived, sizeof arrived);
+    connection *arrived = worker->arrived;
+    const int32_t reloaded_count = worker->reloaded_count;
     memcpy(reloaded, worker->reloaded, sizeof reloaded);
-    worker->arrived_count = worker->reloaded_count = 0;
+    worker->arrived = NULL;
+    worker->reloaded_count = 0;
     pthread_mutex_unlock(&worker->mutex);
-    for (int32_t i = 0; i < arrived_count; i++) {
-        take_connection(worker, arrived[i]);
+    while (arrived) {
+        connection *connection = arrived;
+        arrived = connection->next;
+        take_connection(worker, connection);
     }
     for (int32_t i = 0; i < reloaded_count; i++) {
         worker_resume(reloaded[i]);
@@ -328,6 +337,7 @@ static void end_stalled(worker *worker, int64_t now, bool closing) {
             send_refusal(worker, c);
         }
         if (stalled || (closing && !c->request && !inside)) {
+            c->answered = c->framing.messages; /* none is waited for any more */
             shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd sees the end and closes it */
             c->since_ns = c->heard_ns = now;
             counter_add(&worker->metrics.stalled, stalled);

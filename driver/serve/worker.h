@@ -29,7 +29,9 @@ typedef struct connection {
     int64_t since_ns; /* end of the last request, or the connection's start */
     int64_t heard_ns; /* when bytes last came */
     framing framing;
-    bool refused; /* the answer to what framing refuses was sent */
+    uint64_t answered; /* messages of framing's */
+    bool half_closed;  /* the client sends no more but waits for answers */
+    bool refused;      /* the answer to what framing refuses was sent */
 } connection;
 
 typedef struct worker {
@@ -52,8 +54,7 @@ typedef struct worker {
     int64_t share;      /* connections dealt to it and open; the server's, under its mutex */
 
     pthread_mutex_t mutex; /* guards the inbox */
-    connection *arrived[WORKER_INBOX];
-    int32_t arrived_count;
+    connection *arrived;   /* a list by `next`, the latest first */
     request *reloaded[WORKER_INBOX];
     int32_t reloaded_count;
 } worker;
@@ -62,8 +63,8 @@ bool worker_start(worker *worker, struct server *server, int32_t index, error *e
 /* Waits for the thread's end, which server_is_closing brings about, and frees what it owned. */
 void worker_join(worker *worker);
 
-/* From any thread. False when the inbox is full. */
-bool worker_give(worker *worker, connection *connection);
+/* From any thread. */
+void worker_give(worker *worker, connection *connection);
 void worker_give_reloaded(request *request);
 void worker_wake(worker *worker);
 

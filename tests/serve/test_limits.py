@@ -199,6 +199,27 @@ def test_pipelined_requests_are_answered_in_order(service):
     assert answer.rindex(b"predicted_return") < answer.index(b'"status": "ok"')
 
 
+def test_half_closed_client_gets_its_answers_and_then_the_end(service):
+    for body in (BODY, SEQUENCE):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+            connection.sendall((HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body) * 2)
+            connection.shutdown(socket.SHUT_WR)
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+            assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_connections_that_come_all_at_once_are_all_served(service):
+    clients = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(240)]
+    for client in clients:
+        client.sendall(HEAD + b"Content-Length: 21\r\nConnection: close\r\n\r\n" + BODY)
+    for client in clients:
+        client.settimeout(10)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        client.close()
+
+
 def test_slow_client_is_cut_off_and_others_are_served(start, checkpoints, prices):
     options = ("--idle-timeout", 30, "--request-timeout", 2, "--access-log", "off")
     with start(checkpoints[0], prices, *options) as service:
