@@ -38,7 +38,8 @@ buildah run --isolation chroot --volume "$work/data:/data:ro" "$container" -- \
     --prices /data/prices &
 service=$!
 finish() {
-    kill "$service" 2>/dev/null || true
+    # The server first: buildah does not pass the signal on to what it runs.
+    kill ${server:-$service} 2>/dev/null || true
     wait "$service" 2>/dev/null || true
     buildah rm "$container" >/dev/null 2>&1 || true
 }
@@ -47,7 +48,8 @@ for _ in $(seq 60); do
     curl -sf http://127.0.0.1:18099/healthz >/dev/null && break
     sleep 0.5
 done
-user=$(awk '/^Uid/ {print $2}' "/proc/$(pgrep -f 'serve --port 18099' | tail -1)/status")
+server=$(pgrep -f '^[^ ]*return-predictor serve --port 18099')
+user=$(awk '/^Uid/ {print $2}' "/proc/$server/status")
 answer=$(curl -sf -d '{"ticker": "SYN0001"}' http://127.0.0.1:18099/predict)
 echo "image: runs as user $user and answers $answer"
 [[ $answer == *predicted_return* && $user != 0 ]]

@@ -80,10 +80,10 @@ class Stress:
         )  # fmt: skip
         self.port = self.service.port
 
-    def row(self, what, executions, began, found):
+    def row(self, what, executions, began, found, **more):
         seconds = round(time.monotonic() - began, 2)
         self.rows.append({"what": what, "target": "serve", "executions": executions,
-                          "seconds": seconds, "found": found})  # fmt: skip
+                          "seconds": seconds, "found": found, **more})  # fmt: skip
         print(json.dumps(self.rows[-1]), flush=True)
 
     def ticker(self, i):
@@ -177,8 +177,8 @@ end
         found += resident(self.service) - first > GROWTH_MOST
         found += p99 > P99_MOST_MS * 1000
         self.row(
-            f"memory over many requests: {first >> 20} to {resident(self.service) >> 20} MiB, "
-            f"p99 at the end {p99 / 1000:.2f} ms", done, began, found,
+            "memory and p99 over many requests", done, began, found, resident_mib_early=first >> 20,
+            resident_mib_end=resident(self.service) >> 20, p99_ms_at_the_end=p99 / 1000,
         )  # fmt: skip
 
 
