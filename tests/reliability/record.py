@@ -2,8 +2,12 @@
 """Merges the rows of campaigns into results/reliability.json.
 
 A campaign (fuzzing, kill -9, mutations, ...) runs for minutes or hours and writes one row a target
-into out/reliability/ by write_row(). Run without arguments, this program replaces the rows of
-results/reliability.json that have the same "what" and "target" and keeps the others.
+into out/reliability/ by write_row(), or a file of rows, a line each, that is named here:
+
+    tests/reliability/record.py [FILE...]
+
+This program replaces the rows of results/reliability.json that have the same "what" and "target"
+and keeps the others.
 """
 
 import datetime
@@ -74,9 +78,10 @@ def main():
     rows = {}
     if RESULT.exists():
         rows = {(r["what"], r["target"]): r for r in json.loads(RESULT.read_text())["campaigns"]}
-    for path in sorted(ROWS.glob("*.json")):
-        row = json.loads(path.read_text())
-        rows[row["what"], row["target"]] = row
+    new = [json.loads(path.read_text()) for path in sorted(ROWS.glob("*.json"))]
+    for path in map(pathlib.Path, sys.argv[1:]):
+        new += [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows |= {(row["what"], row["target"]): row for row in new}
     write_json(
         RESULT,
         {
