@@ -7,6 +7,7 @@
 #include "command.h"
 #include "dataset/dataset.h"
 #include "market/market.h"
+#include "training/ranks.h"
 #include "training/training.h"
 
 enum { PATH_SIZE = 4096 };
@@ -16,7 +17,7 @@ typedef struct train_options {
     market_options market;
     dataset_options dataset;
     training_options training;
-    int64_t threads, seeds, hidden, layers, time_steps, embargo;
+    int64_t threads, seeds, hidden, layers, time_steps, embargo, silence;
     double dropout;
 } train_options;
 
@@ -57,19 +58,35 @@ static bool train_seeds(const train_options *options, const dataset *dataset, er
     return true;
 }
 
-static bool train(train_options *options, error *error) {
+/* Under torchrun all ranks train the same model, each a part of every batch. */
+static bool train_with(train_options *options, ranks *ranks, error *error) {
     market market = {0};
     dataset dataset = {0};
+    training_options *training = &options->training;
+    training->trainer.ranks = ranks->handle;
+    training->trainer.threads = ranks_threads(ranks, training->trainer.threads);
+    training->follows = ranks->rank > 0;
+    training->quiet |= training->follows;
     bool ok = market_read(&market, options->prices, &options->market, error) &&
               dataset_build(&dataset, &market, &options->dataset, NULL, error);
     if (ok) {
-        if (!options->training.quiet) {
+        if (!training->quiet) {
             dataset_print_counts(&dataset, stderr);
         }
-        ok = train_seeds(options, &dataset, error);
+        ok = train_seeds(options, &dataset, error) && ranks_wait(ranks, "trained", error);
     }
     dataset_free(&dataset);
     market_free(&market);
+    return ok;
+}
+
+static bool train(train_options *options, error *error) {
+    ranks ranks;
+    if (!ranks_join(&ranks, options->silence, error)) {
+        return false;
+    }
+    const bool ok = train_with(options, &ranks, error);
+    ranks_leave(&ranks);
     return ok;
 }
 
@@ -91,6 +108,7 @@ static void apply(train_options *options) {
 int cmd_train(int argc, char **argv) {
     train_options o = {.threads = 0, .seeds = 1, .hidden = 64, .layers = 2, .time_steps = 20};
     o.dropout = 0.2;
+    o.silence = RANKS_SILENCE_SECONDS;
     o.training.epochs = 10;
     rp_trainer_options_init(&o.training.trainer);
     dataset_options_init(&o.dataset);
@@ -132,6 +150,8 @@ int cmd_train(int argc, char **argv) {
          "steps between saves; 0: at ends of epochs, at most one a second", .least = 0,
          .most = 1e12},
         {"log", OPTION_STRING, &o.training.log, "FILE", "JSON lines, one an epoch"},
+        {"rank-silence", OPTION_INT64, &o.silence, "S",
+         "seconds without life after which another rank counts as dead", .least = 1, .most = 3600},
         {"quiet", OPTION_FLAG, &o.training.quiet, NULL, "only errors"},
     };
     int status;

@@ -167,7 +167,7 @@ int cmd_walk_forward(int argc, char **argv) {
     command_options o = {.window = "rolling", .hidden = 64, .layers = 2, .time_steps = 20};
     walk_options *walk_options = &o.walk;
     o.dropout = 0.2;
-    o.silence = 15;
+    o.silence = RANKS_SILENCE_SECONDS;
     *walk_options = (struct walk_options){.train_years = 5,
                                           .test_months = 1,
                                           .step_months = 1,

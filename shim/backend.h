@@ -28,6 +28,8 @@ struct State {
     int64_t skipped_steps = 0;
 };
 
+class Ranks;
+
 struct TrainerSpec {
     rp_model_options model;
     std::string configuration;
@@ -36,6 +38,7 @@ struct TrainerSpec {
     double learning_rate, beta1, beta2, eps;
     uint64_t seed;
     int32_t threads; // resolved: at least 1
+    Ranks *ranks;    // that share each batch; nullptr: alone
 };
 
 // What trainers of the same data share. The arrays are borrowed from the caller, but for `targets`.

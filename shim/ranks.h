@@ -12,6 +12,8 @@ class Ranks {
     // Throws RP_ERROR_RANK, naming it, when a rank is dead.
     virtual void check() = 0;
     virtual void wait(const std::string &place) = 0;
+    virtual int32_t rank() const = 0;
+    virtual int32_t count() const = 0;
 };
 
 } // namespace rp

@@ -11,6 +11,7 @@
 #include "guard.h"
 #include "kernels/random.h"
 #include "model.h"
+#include "ranks.h"
 #include "torch_plugin.h"
 #include "trainer.h"
 
@@ -118,6 +119,13 @@ TrainerSpec check_options(const rp_trainer_options &options) {
         throw error(RP_ERROR_ARGUMENT, "target_unit is %g; it must be a power of two, or 0",
                     options.target_unit);
     }
+    const std::string name = options.configuration;
+    if (options.ranks && name != "cpu" && name != "gpu" && name != "gpu-kernel") {
+        throw error(RP_ERROR_ARGUMENT,
+                    "configuration %s trains a model in one process; cpu, gpu and gpu-kernel can "
+                    "share it among ranks",
+                    name.c_str());
+    }
     const int32_t cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
     if (options.threads < 0 || options.threads > 1024) {
         throw error(RP_ERROR_ARGUMENT, "threads is %d; it must be from 0 to 1024", options.threads);
@@ -131,7 +139,8 @@ TrainerSpec check_options(const rp_trainer_options &options) {
             options.beta2,
             options.eps,
             options.seed,
-            options.threads ? options.threads : cores};
+            options.threads ? options.threads : cores,
+            options.ranks ? options.ranks->ranks.get() : nullptr};
 }
 
 std::unique_ptr<Backend> make_backend(const TrainerSpec &spec, const TrainingData &data) {

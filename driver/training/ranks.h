@@ -10,6 +10,8 @@
 
 #include "base/error.h"
 
+enum { RANKS_SILENCE_SECONDS = 15 };
+
 typedef struct ranks {
     int32_t rank, count;             /* 0 of 1 when alone */
     int32_t local_rank, local_count; /* the same on this machine */

@@ -141,13 +141,16 @@ static void describe_failed_batch(const run *run, error *error) {
 
 static bool save(run *run, const rp_checkpoint *checkpoint, error *error) {
     rp_checkpoint *snapshot = NULL;
+    run->saved = progress_clock();
+    if (run->options->follows) {
+        return true;
+    }
     if (!checkpoint && rp_trainer_snapshot(&snapshot, run->trainer) != RP_OK) {
         return training_fail(error, "snapshot");
     }
     const bool ok = training_save(run->options->checkpoint, checkpoint ? checkpoint : snapshot,
                                   run->dataset, run->validation_losses.data, error);
     rp_checkpoint_free(snapshot);
-    run->saved = progress_clock();
     return ok;
 }
 
@@ -181,7 +184,7 @@ static bool keep_best(run *run, rp_checkpoint *now, double loss, bool *stop, err
     run->best = now;
     run->best_loss = loss;
     run->best_epoch = run->progress.epoch;
-    return rp_checkpoint_save(now, run->best_path, NULL, 0) == RP_OK ||
+    return run->options->follows || rp_checkpoint_save(now, run->best_path, NULL, 0) == RP_OK ||
            training_fail(error, "best weights");
 }
 
@@ -276,7 +279,7 @@ static bool train(run *run, bool *interrupted, error *error) {
     if (!save(run, run->best, error)) {
         return false;
     }
-    if (run->best && unlink(run->best_path) != 0 && errno != ENOENT) {
+    if (run->best && !run->options->follows && unlink(run->best_path) != 0 && errno != ENOENT) {
         return error_set(error, "can't remove %s: %s", run->best_path, strerror(errno));
     }
     return true;
@@ -341,7 +344,8 @@ static bool open_run(run *run, error *error) {
     if (length < 0 || (size_t)length >= sizeof run->best_path) {
         return error_set(error, "--checkpoint: the path is too long");
     }
-    if (options->log && !(run->log = fopen(options->log, options->resume ? "a" : "w"))) {
+    if (options->log && !options->follows &&
+        !(run->log = fopen(options->log, options->resume ? "a" : "w"))) {
         return error_set(error, "can't open %s: %s", options->log, strerror(errno));
     }
     if (rp_trainer_create(&run->trainer, &options->trainer, &data) != RP_OK) {

@@ -17,6 +17,7 @@ typedef struct training_options {
     const char *log;          /* JSON lines, one an epoch; NULL: none */
     bool resume;              /* continue from `checkpoint` when it is there */
     bool quiet;
+    bool follows; /* another rank of trainer.ranks writes the files */
 } training_options;
 
 typedef struct training_result {

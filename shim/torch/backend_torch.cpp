@@ -22,6 +22,7 @@
 #include "torch/operators.h"
 #include "torch/device.h"
 #include "torch/step_graph.h"
+#include "torch/store_ranks.h"
 
 #ifdef RP_HAVE_CUDA
 #include <c10/cuda/CUDAFunctions.h>
@@ -49,13 +50,20 @@ class TorchBackend : public Backend {
     void warm_up();
     int64_t step_rows(int64_t step) const;
     void step(int64_t rows);
-    at::Tensor forward(int64_t rows);
+    // Rows of a batch that this process computes.
+    struct Share {
+        int64_t first, rows;
+    };
+    std::tuple<at::Tensor, at::Tensor> last_hidden(int64_t rows, Share share);
+    at::Tensor head_loss(const at::Tensor &hidden, const at::Tensor &target);
+    at::Tensor shared_gradients(int64_t rows);
+    at::Tensor gradients(int64_t rows);
     at::Tensor lstm_layer(int32_t layer, const at::Tensor &input, bool last);
     at::Tensor norm_activation(const at::Tensor &input);
-    void update(const at::Tensor &loss);
     const at::Tensor &initial_hidden(int64_t rows);
 
     TrainerSpec spec_;
+    TensorRanks *ranks_; // nullptr: alone
     int64_t windows_, steps_per_epoch_;
     bool gpu_, fused_, graph_;
     std::string precision_;
@@ -83,7 +91,8 @@ void keep_freed_memory() {
 }
 
 TorchBackend::TorchBackend(const TrainerSpec &spec, const TrainingData &data)
-    : spec_(spec), windows_(data.windows), gpu_(spec.configuration != "cpu"),
+    : spec_(spec), ranks_(static_cast<TensorRanks *>(spec.ranks)), windows_(data.windows),
+      gpu_(spec.configuration != "cpu"),
       fused_(spec.configuration == "gpu-kernel" || spec.configuration == "gpu-graph"),
       graph_(spec.configuration == "gpu-graph") {
     steps_per_epoch_ = windows_ / spec.batch + (windows_ % spec.batch >= 2 ? 1 : 0);
@@ -215,42 +224,100 @@ at::Tensor TorchBackend::norm_activation(const at::Tensor &input) {
                           model.negative_slope);
 }
 
-// The mean squared error of the current step's batch.
-at::Tensor TorchBackend::forward(int64_t rows) {
+// This rank's rows of the current batch: h at the last step [own rows][H], and every row's target.
+std::tuple<at::Tensor, at::Tensor> TorchBackend::last_hidden(int64_t rows, Share share) {
     const rp_model_options &model = spec_.model;
     const auto seed = static_cast<int64_t>(spec_.seed);
     auto [sequence, target] = gather_windows(features_, targets_, window_ends_, step_, seed,
                                              spec_.batch, rows, model.time_steps);
+    if (share.rows == 0) {
+        return {at::zeros({0, model.hidden}, parameters_.options()), target};
+    }
+    if (share.rows < rows) {
+        sequence = sequence.narrow(1, share.first, share.rows).contiguous();
+    }
     for (int32_t layer = 0; layer < model.layers; ++layer) {
         const bool last = layer + 1 == model.layers;
         sequence = lstm_layer(layer, sequence, last);
-        if (!last && model.dropout > 0) {
+        if (!last && model.dropout > 0 && share.rows == rows) {
             sequence = lstm_dropout(sequence, step_, seed, layer, model.dropout);
+        } else if (!last && model.dropout > 0) { // the mask depends on the row's place in the batch
+            const at::Tensor whole =
+                at::ones({model.time_steps, rows, model.hidden}, parameters_.options());
+            sequence = sequence * lstm_dropout(whole, step_, seed, layer, model.dropout)
+                                      .narrow(1, share.first, share.rows);
         }
     }
+    return {sequence, target};
+}
+
+// The batch's mean squared error from h [B][H]; BatchNorm sees all rows.
+at::Tensor TorchBackend::head_loss(const at::Tensor &hidden, const at::Tensor &target) {
     const at::Tensor prediction =
-        at::linear(norm_activation(sequence), leaves_[leaves_.size() - 2], leaves_.back());
+        at::linear(norm_activation(hidden), leaves_[leaves_.size() - 2], leaves_.back());
     return at::mse_loss(prediction.squeeze(1), target);
 }
 
-void TorchBackend::update(const at::Tensor &loss) {
+std::vector<at::Tensor> flat(std::vector<at::Tensor> tensors) {
+    for (at::Tensor &tensor : tensors) {
+        tensor = tensor.reshape({-1});
+    }
+    return tensors;
+}
+
+// Loss, and grad_, of a batch that the ranks share: each runs the LSTM on a block of rows,
+// all run the head on all rows, and the LSTM's gradients are added in the order of the ranks. So
+// every rank has the same bits, whatever the network between them does.
+at::Tensor TorchBackend::shared_gradients(int64_t rows) {
+    const int64_t block = (rows + ranks_->count() - 1) / ranks_->count();
+    const int64_t first = std::min(rows, ranks_->rank() * block);
+    const Share share = {first, std::min(block, rows - first)};
+    const auto [own, target] = last_hidden(rows, share);
+    at::Tensor padded = at::zeros({block, own.size(1)}, parameters_.options());
+    padded.narrow(0, 0, share.rows).copy_(own.detach());
+    const at::Tensor whole =
+        ranks_->gather(padded).flatten(0, 1).narrow(0, 0, rows).contiguous().requires_grad_(true);
+
+    const at::Tensor loss = head_loss(whole, target);
+    const std::vector<at::Tensor> head =
+        torch::autograd::grad({loss}, {whole, leaves_[leaves_.size() - 2], leaves_.back()});
+    const std::vector<at::Tensor> lstm_leaves(leaves_.begin(), leaves_.end() - 2);
+    at::Tensor lstm = at::zeros({grad_.size(0) - head[1].numel() - 1}, grad_.options());
+    if (share.rows > 0) {
+        const auto own_rows = head[0].narrow(0, share.first, share.rows);
+        at::cat_out(lstm, flat(torch::autograd::grad({own}, lstm_leaves, {own_rows})));
+    }
+    const at::Tensor parts = ranks_->gather(lstm); // [ranks][parameters of the LSTM]
+    at::Tensor sum = parts[0];
+    for (int64_t rank = 1; rank < parts.size(0); ++rank) {
+        sum.add_(parts[rank]);
+    }
+    at::cat_out(grad_, flat({sum, head[1], head[2]}));
+    return loss.detach();
+}
+
+// The mean squared error of the current step's batch, and its gradients in grad_.
+at::Tensor TorchBackend::gradients(int64_t rows) {
+    if (ranks_) {
+        return shared_gradients(rows);
+    }
+    const auto [hidden, target] = last_hidden(rows, {0, rows});
+    const at::Tensor loss = head_loss(hidden, target);
     const std::vector<at::Tensor> grads = torch::autograd::grad({loss}, leaves_);
     const c10::NoGradGuard no_grad;
-    std::vector<at::Tensor> flat;
-    for (const at::Tensor &grad : grads) {
-        flat.push_back(grad.reshape({-1}));
-    }
-    at::cat_out(grad_, flat);
+    at::cat_out(grad_, flat(grads));
+    return loss.detach();
+}
+
+void TorchBackend::step(int64_t rows) {
+    const at::Tensor loss = gradients(rows);
+    const c10::NoGradGuard no_grad;
     adam_step_.add_(1);
     at::_fused_adam_({parameters_}, {grad_}, {exp_avg_}, {exp_avg_sq_}, {}, {adam_step_},
                      spec_.learning_rate, spec_.beta1, spec_.beta2, /*weight_decay=*/0.0, spec_.eps,
                      /*amsgrad=*/false, /*maximize=*/false);
-    losses_.index_copy_(0, place_, loss.detach().reshape({1}));
+    losses_.index_copy_(0, place_, loss.reshape({1}));
     counters_.add_(1);
-}
-
-void TorchBackend::step(int64_t rows) {
-    update(forward(rows));
 }
 
 void TorchBackend::train(int64_t first_step, int64_t steps, float *losses) {

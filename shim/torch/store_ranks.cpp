@@ -11,7 +11,10 @@
 #include <mutex>
 #include <thread>
 
+#include <ATen/ops/empty.h>
+
 #include "guard.h"
+#include "torch/gloo_group.h"
 
 namespace rp {
 namespace {
@@ -55,6 +58,7 @@ class Listener {
 
   private:
     struct Other {
+        std::string name;
         std::vector<uint8_t> beat;
         int64_t silent_beats = 0;
     };
@@ -67,13 +71,22 @@ class Listener {
         }
         other.silent_beats = now == other.beat ? other.silent_beats + 1 : 0;
         other.beat = now;
-        if (other.silent_beats > most_silent_beats_ && dead_.empty()) {
-            const auto name = store->get(key("here", rank));
-            dead_ = "rank " + std::to_string(rank) + " (" + std::string(name.begin(), name.end()) +
-                    ") has been silent for " +
-                    std::to_string(most_silent_beats_ * beat_interval.count() / 1000) +
-                    " s: it or its machine is dead. Start all ranks again: what is finished is "
-                    "kept";
+        const auto here = store->get(key("here", rank));
+        const std::string name(here.begin(), here.end());
+        other.name = other.name.empty() ? name : other.name;
+        if (name != other.name) {
+            bury(rank, "was started anew while the others went on");
+        } else if (other.silent_beats > most_silent_beats_) {
+            bury(rank, "has been silent for " +
+                           std::to_string(most_silent_beats_ * beat_interval.count() / 1000) +
+                           " s: it or its machine is dead");
+        }
+    }
+    void bury(int32_t rank, const std::string &why) {
+        if (dead_.empty()) {
+            dead_ = "rank " + std::to_string(rank) + " (" +
+                    others_[static_cast<size_t>(rank)].name + ") " + why +
+                    ". Start all ranks again: what is finished is kept";
         }
     }
 
@@ -132,7 +145,7 @@ struct Speaker {
 
 // Keys of the store: here/<rank> = who it is, beat/<rank>, left/<rank> = it ended in good order,
 // at/<place>/<rank>, count/<counter>.
-class StoreRanks : public Ranks {
+class StoreRanks : public TensorRanks {
   public:
     explicit StoreRanks(const rp_ranks_options &options);
     ~StoreRanks() override;
@@ -143,6 +156,9 @@ class StoreRanks : public Ranks {
     }
     void check() override;
     void wait(const std::string &place) override;
+    int32_t rank() const override { return rank_; }
+    int32_t count() const override { return count_; }
+    at::Tensor gather(const at::Tensor &own) override;
 
   private:
     // Captures of `body` are copies: it may run when nobody waits for it any more.
@@ -181,38 +197,52 @@ class StoreRanks : public Ranks {
             request([rank](const Store &store) { return store->get(key("here", rank)); });
         return {name.begin(), name.end()};
     }
-    void arrive(std::chrono::seconds patience);
+    Error ended_early(int32_t rank) {
+        return error(RP_ERROR_RANK,
+                     "rank %d (%s) ended early; see its messages. Start all ranks again: what is "
+                     "finished is kept",
+                     rank, name_of(rank).c_str());
+    }
+    void blame(); // throws the name of the rank that is dead or has ended, as soon as it is known
+    Store open_store(bool host) const;
+    void arrive();
     void end(bool answers);
 
     int32_t rank_, count_, port_;
     std::string address_;
     bool host_; // the store lies in this process
+    std::string group_;
+    std::chrono::seconds patience_; // until all ranks are here
     int64_t most_silent_beats_;
     std::shared_ptr<Speaker> speaker_;
     std::thread thread_;
+    c10::intrusive_ptr<c10d::Backend> tensors_; // made on the first gather
 };
 
-StoreRanks::StoreRanks(const rp_ranks_options &options)
-    : rank_(options.rank), count_(options.count), port_(options.port), address_(options.address),
-      host_(options.rank == 0 && !options.hosted),
-      most_silent_beats_(std::chrono::seconds(options.silence_seconds) / beat_interval) {
-    c10d::TCPStoreOptions store;
-    store.port = static_cast<uint16_t>(options.port);
-    store.isServer = host_;
-    store.waitWorkers = false;
-    store.timeout = std::chrono::seconds(options.arrival_seconds);
-    Store opened;
+Store StoreRanks::open_store(bool host) const {
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(port_);
+    options.isServer = host;
+    options.waitWorkers = false;
+    options.timeout = patience_;
     try {
-        opened = c10::make_intrusive<c10d::PrefixStore>(
-            std::string("return-predictor/") + options.group,
-            c10::make_intrusive<c10d::TCPStore>(address_, store));
+        return c10::make_intrusive<c10d::PrefixStore>(
+            "return-predictor/" + group_, c10::make_intrusive<c10d::TCPStore>(address_, options));
     } catch (const std::exception &refused) {
         throw lost(refused.what());
     }
+}
+
+StoreRanks::StoreRanks(const rp_ranks_options &options)
+    : rank_(options.rank), count_(options.count), port_(options.port), address_(options.address),
+      host_(options.rank == 0 && !options.hosted), group_(options.group),
+      patience_(options.arrival_seconds),
+      most_silent_beats_(std::chrono::seconds(options.silence_seconds) / beat_interval) {
+    const Store opened = open_store(host_);
     speaker_ = std::make_shared<Speaker>(opened, Listener(rank_, count_, most_silent_beats_));
     thread_ = std::thread([speaker = speaker_] { speaker->run(); });
     try {
-        arrive(std::chrono::seconds(options.arrival_seconds));
+        arrive();
     } catch (const Error &) {
         end(/*answers=*/false);
         throw;
@@ -220,16 +250,21 @@ StoreRanks::StoreRanks(const rp_ranks_options &options)
 }
 
 // Says that this rank is here and waits for the others.
-void StoreRanks::arrive(std::chrono::seconds patience) {
+void StoreRanks::arrive() {
+    if (has(key("here", rank_))) {
+        throw error(RP_ERROR_RANK,
+                    "rank %d has been here before, as %s: the others must start again too", rank_,
+                    name_of(rank_).c_str());
+    }
     request([rank = rank_](const Store &store) {
         store->set(key("here", rank), bytes(name_of_process()));
     });
-    const auto last = std::chrono::steady_clock::now() + patience;
+    const auto last = std::chrono::steady_clock::now() + patience_;
     for (int32_t rank = 0; rank < count_; ++rank) {
         while (!has(key("here", rank))) {
             if (std::chrono::steady_clock::now() > last) {
                 throw error(RP_ERROR_RANK, "rank %d of %d has not come within %d s", rank, count_,
-                            static_cast<int>(patience.count()));
+                            static_cast<int>(patience_.count()));
             }
             std::this_thread::sleep_for(poll_interval);
         }
@@ -252,13 +287,43 @@ void StoreRanks::wait(const std::string &place) {
         while (!has(at)) {
             check();
             if (has(key("left", rank)) && !has(at)) {
-                throw error(RP_ERROR_RANK,
-                            "rank %d (%s) ended early; see its messages. Start all ranks again: "
-                            "what is finished is kept",
-                            rank, name_of(rank).c_str());
+                throw ended_early(rank);
             }
             std::this_thread::sleep_for(poll_interval);
         }
+    }
+}
+
+at::Tensor StoreRanks::gather(const at::Tensor &own) {
+    try {
+        if (!tensors_) { // with a connection of its own, which may block
+            tensors_ = make_gloo_group(
+                c10::make_intrusive<c10d::PrefixStore>("tensors", open_store(/*host=*/false)),
+                rank_, count_, (most_silent_beats_ + 2) * beat_interval);
+        }
+        at::Tensor host = own.detach().cpu().flatten();
+        at::Tensor all = at::empty({count_ * host.numel()}, host.options());
+        tensors_->_allgather_base(all, host, {})->wait();
+        std::vector<int64_t> shape = own.sizes().vec();
+        shape.insert(shape.begin(), count_);
+        return all.view(shape).to(own.device());
+    } catch (const std::exception &failure) {
+        blame();
+        const std::string text = failure.what();
+        throw error(RP_ERROR_RANK, "ranks can't exchange tensors: %s",
+                    text.substr(0, text.find('\n')).c_str());
+    }
+}
+
+void StoreRanks::blame() {
+    for (int64_t beats = 0; beats <= most_silent_beats_ + 2; ++beats) {
+        check();
+        for (int32_t rank = 0; rank < count_; ++rank) {
+            if (has(key("left", rank))) {
+                throw ended_early(rank);
+            }
+        }
+        std::this_thread::sleep_for(beat_interval);
     }
 }
 

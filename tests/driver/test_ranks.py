@@ -1,5 +1,6 @@
-"""walk-forward by several processes: the same files as by one, and dead ranks are noticed."""
+"""Several processes: walk-forward writes the files of one, train the losses; dead ranks are noticed."""
 
+import json
 import os
 import pathlib
 import re
@@ -46,14 +47,14 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(prices, out, options, rank, count, port, *more):
+def start(prices, out, options, rank, count, port, *more, command="walk-forward"):
+    target = "--out" if command == "walk-forward" else "--checkpoint"
     environment = {
         "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    command = [program.PROGRAM, "walk-forward", f"--prices={prices}", f"--out={out}", *options, *more]
     return subprocess.Popen(
-        command,
+        [program.PROGRAM, command, f"--prices={prices}", f"{target}={out}", *options, *more],
         env=os.environ | {name: str(value) for name, value in environment.items()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -121,8 +122,7 @@ def test_torchrun_writes_the_files_of_one_process(prices, alone, tmp_path):
     assert files(tmp_path / "run") == alone
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize("victim, how", [(0, signal.SIGSTOP), (2, signal.SIGKILL)])
 def test_dead_rank_is_noticed_and_named(prices, tmp_path, victim, how):
     port = free_port()
     processes = [
@@ -144,6 +144,20 @@ def test_dead_rank_is_noticed_and_named(prices, tmp_path, victim, how):
     for message in messages:
         # Rank 0 holds the store: when it is killed, that is what the others miss.
         assert (named if victim == 2 else f"the store at 127.0.0.1:{port}, which rank 0") in message
+
+
+def test_rank_started_anew_alone_makes_all_start_again(prices, tmp_path):
+    """As Kubernetes does it: a container that ends is started again by itself."""
+    port, folder = free_port(), tmp_path / "run"
+    processes = [start(prices, folder, LONG, rank, 2, port) for rank in range(2)]
+    wait_until(lambda: (folder / "settings.json").exists())
+    processes[1].kill()
+    again = start(prices, folder, LONG, 1, 2, port)
+    messages = finish([processes[0], again], timeout=60)
+    assert f"process {processes[1].pid}) was started anew" in messages[0] + messages[1] or (
+        "has been here before" in messages[1] and "rank 1 (" in messages[0]
+    )
+    assert processes[0].returncode == again.returncode == 1
 
 
 def test_restart_by_torchrun_goes_on_with_the_finished_models(prices, alone, tmp_path):
@@ -180,3 +194,80 @@ def test_environment_that_makes_no_sense_is_refused(prices, tmp_path, name, valu
         env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert result.returncode == 1 and f'the environment\'s {name} is "{value}"' in result.stderr
+
+
+# 3,840 windows: the last batch of 100 has 40 rows. Three ranks take 34, 34 and 32 of the others.
+SHARED = ("--configuration=cpu", "--hidden=32", "--batch=100", "--epochs=2")
+
+
+def losses(log):
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def train_shared(prices, folder, count, *options):
+    folder.mkdir()
+    port = free_port()
+    processes = [
+        start(prices, folder / "model", SHARED, rank, count, port, f"--log={folder}/log", *options,
+              command="train")
+        for rank in range(count)
+    ]  # fmt: skip
+    messages = finish(processes)
+    assert [process.returncode for process in processes] == [0] * count, messages
+    assert sorted(path.name for path in folder.iterdir()) == ["log", "model"]
+    return losses(folder / "log")
+
+
+def test_batches_shared_by_ranks_give_the_losses_of_one_process(prices, tmp_path):
+    (tmp_path / "one").mkdir()
+    program.done("train", "--prices", prices, *SHARED, "--threads=1", "--quiet",
+                 f"--checkpoint={tmp_path}/one/model", f"--log={tmp_path}/one/log")  # fmt: skip
+    one = losses(tmp_path / "one/log")
+    # The gradients' terms are added in another order, 78 steps long.
+    assert train_shared(prices, tmp_path / "three", 3) == pytest.approx(one, rel=1e-5)
+    assert train_shared(prices, tmp_path / "again", 3) == losses(tmp_path / "three/log")
+    assert (tmp_path / "three/model").read_bytes() == (tmp_path / "again/model").read_bytes()
+
+
+def test_a_last_batch_with_fewer_rows_than_ranks_is_shared_too(prices, tmp_path):
+    """3,840 windows in batches of 3,838: the last one has two rows for four ranks."""
+    (tmp_path / "one").mkdir()
+    program.done("train", "--prices", prices, *SHARED[:2], "--batch=3838", "--epochs=2", "--quiet",
+                 f"--checkpoint={tmp_path}/one/model", f"--log={tmp_path}/one/log")  # fmt: skip
+    port, folder = free_port(), tmp_path / "four"
+    folder.mkdir()
+    options = (*SHARED[:2], "--batch=3838", "--epochs=2", f"--log={folder}/log")
+    processes = [
+        start(prices, folder / "model", options, rank, 4, port, command="train") for rank in range(4)
+    ]
+    messages = finish(processes)
+    assert [process.returncode for process in processes] == [0] * 4, messages
+    assert losses(folder / "log") == pytest.approx(losses(tmp_path / "one/log"), rel=1e-5)
+
+
+def test_dead_rank_ends_shared_training_with_its_name(prices, tmp_path):
+    port = free_port()
+    options = (*SHARED[:-1], "--epochs=100000", "--rank-silence=3", f"--log={tmp_path}/log")
+    processes = [
+        start(prices, tmp_path / "model", options, rank, 3, port, command="train")
+        for rank in range(3)
+    ]
+    wait_until(lambda: (tmp_path / "log").exists() and losses(tmp_path / "log"))
+    killed = time.monotonic()
+    processes[2].kill()
+    messages = [process.communicate(timeout=100)[1] for process in processes[:2]]
+    assert time.monotonic() - killed < 30
+    assert [process.returncode for process in processes[:2]] == [1, 1]
+    for message in messages:  # both, or the second sees that the first has given up
+        assert re.search(r"rank 2 \(.*silent for 3 s|rank [01] \(.*ended early", message)
+    assert "silent for 3 s" in "".join(messages)
+
+
+def test_configuration_of_one_process_is_refused(prices, tmp_path):
+    port = free_port()
+    processes = [
+        start(prices, tmp_path / "model", ("--configuration=cpu-fused",), rank, 2, port, command="train")
+        for rank in range(2)
+    ]
+    for message in finish(processes):
+        assert "cpu-fused trains a model in one process" in message

@@ -114,6 +114,39 @@ typedef struct rp_machine {
 
 RP_API RP_MUST_CHECK rp_status rp_machine_describe(rp_machine *machine);
 
+/* ---- Ranks: processes, on one machine or several, that share work through libtorch's TCPStore
+ * ---- */
+typedef struct rp_ranks rp_ranks;
+
+typedef struct rp_ranks_options {
+    uint32_t version;
+    int32_t rank, count; /* of this process; of all */
+    const char *address; /* where the store listens; "127.0.0.1" */
+    int32_t port;        /* 29500 */
+    int hosted;          /* 1: someone else, such as torchrun's agent, holds the store there;
+                            0: rank 0 does */
+    const char *group;   /* keeps apart what a store that outlives its users may still hold; "" */
+    int32_t silence_seconds; /* a rank that has shown no life for so long is dead; 15 */
+    int32_t arrival_seconds; /* to wait for all of them in the beginning; 300 */
+} rp_ranks_options;
+
+RP_API void rp_ranks_options_init(rp_ranks_options *options);
+
+/* Returns when every rank is there. A thread of this handle then shows that this rank lives and
+ * watches the others. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_create(rp_ranks **ranks, const rp_ranks_options *options);
+RP_API void rp_ranks_free(rp_ranks *ranks);
+
+/* Adds to a counter that all ranks share and that begins at 0; *value is its new value. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_add(int64_t *value, rp_ranks *ranks, const char *counter,
+                                            int64_t amount);
+
+/* RP_ERROR_RANK, naming it, when a rank is dead; costs nothing. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_check(rp_ranks *ranks);
+
+/* Returns when every rank has called it with this place; RP_ERROR_RANK when one can't any more. */
+RP_API RP_MUST_CHECK rp_status rp_ranks_wait(rp_ranks *ranks, const char *place);
+
 /* ---- Trainer
  * ------------------------------------------------------------------------------------- Minimises
  * the mean squared error with Adam. The initial weights, the order of the samples and the dropout
@@ -134,6 +167,9 @@ typedef struct rp_trainer_options {
                                   and saved heads are in returns again; 0: the power of two
                                   nearest to the standard deviation of the training targets, so
                                   that the conversion is exact */
+    rp_ranks *ranks;           /* NULL; or the processes that share every batch: each computes a
+                                  part of its rows, and all end with the same weights. Borrowed
+                                  while the trainer lives. Every rank makes the same calls */
 } rp_trainer_options;
 
 typedef struct rp_trainer rp_trainer;
@@ -265,39 +301,6 @@ RP_API RP_MUST_CHECK rp_status rp_reference_predict(float *returns, const rp_che
                                                     const char *device, const float *features,
                                                     int64_t rows, const int32_t *window_ends,
                                                     int64_t windows);
-
-/* ---- Ranks: processes, on one machine or several, that share work through libtorch's TCPStore
- * ---- */
-typedef struct rp_ranks rp_ranks;
-
-typedef struct rp_ranks_options {
-    uint32_t version;
-    int32_t rank, count; /* of this process; of all */
-    const char *address; /* where the store listens; "127.0.0.1" */
-    int32_t port;        /* 29500 */
-    int hosted;          /* 1: someone else, such as torchrun's agent, holds the store there;
-                            0: rank 0 does */
-    const char *group;   /* keeps apart what a store that outlives its users may still hold; "" */
-    int32_t silence_seconds; /* a rank that has shown no life for so long is dead; 15 */
-    int32_t arrival_seconds; /* to wait for all of them in the beginning; 300 */
-} rp_ranks_options;
-
-RP_API void rp_ranks_options_init(rp_ranks_options *options);
-
-/* Returns when every rank is there. A thread of this handle then shows that this rank lives and
- * watches the others. */
-RP_API RP_MUST_CHECK rp_status rp_ranks_create(rp_ranks **ranks, const rp_ranks_options *options);
-RP_API void rp_ranks_free(rp_ranks *ranks);
-
-/* Adds to a counter that all ranks share and that begins at 0; *value is its new value. */
-RP_API RP_MUST_CHECK rp_status rp_ranks_add(int64_t *value, rp_ranks *ranks, const char *counter,
-                                            int64_t amount);
-
-/* RP_ERROR_RANK, naming it, when a rank is dead; costs nothing. */
-RP_API RP_MUST_CHECK rp_status rp_ranks_check(rp_ranks *ranks);
-
-/* Returns when every rank has called it with this place; RP_ERROR_RANK when one can't any more. */
-RP_API RP_MUST_CHECK rp_status rp_ranks_wait(rp_ranks *ranks, const char *place);
 
 /* ---- Verification of rp::bn_leaky_relu against libtorch's own operators
  * -------------------------- */
