@@ -23,6 +23,7 @@ from . import nn
 _PHILOX_MULTIPLIERS, _PHILOX_KEYS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 _WEIGHTS_TAG = 0x57454947
 _WORD = 0xFFFFFFFF
+_CPU_KERNEL_MOST = (32, 64, 512, 4)  # features, time steps, hidden units, layers
 
 
 def parameter_shapes(features: int, hidden: int, layers: int) -> dict[str, tuple[int, ...]]:
@@ -104,8 +105,8 @@ class Trainer:
         seeds: one per model, ``M`` in all.
         ranges: per model ``(first, count)`` of its part of ``windows``; default: all of them.
         learning_rates: one for all, or one per model.
-        precision: ``fp16`` (default), ``bf16``, ``tf32`` or ``fp32`` operands of the training
-            kernel. Without the kernel PyTorch's own settings decide.
+        precision: ``fp16`` (default), ``bf16``, ``tf32`` or ``fp32`` operands of the GPU's training
+            kernel; the CPU's has ``fp32``. Without a kernel PyTorch's own settings decide.
 
     Attributes:
         step: optimiser steps taken. steps_per_epoch: of the model with the most windows.
@@ -153,7 +154,7 @@ class Trainer:
         self.time_steps, self.hidden, self.layers, self.batch = time_steps, hidden, layers, batch
         self.dropout, self.momentum, self.norm_eps = dropout, momentum, norm_eps
         self.negative_slope, self.betas, self.adam_eps = negative_slope, betas, adam_eps
-        self.precision = precision or "fp16"
+        self.precision = precision or ("fp16" if device.type == "cuda" else "fp32")
         self.step = 0
         self.steps_per_epoch = max(-(-count // batch) for _, count in self._ranges)
 
@@ -212,8 +213,14 @@ class Trainer:
 
     def _why_not_fused(self) -> str:
         features = self._data[0]
+        if features.device.type == "cpu":
+            if self.precision != "fp32":
+                return "the CPU trains in fp32"
+            sizes = (features.shape[1], self.time_steps, self.hidden, self.layers)
+            fits = all(size <= most for size, most in zip(sizes, _CPU_KERNEL_MOST))
+            return "" if fits else "more features, days, units or layers than the CPU's kernel takes"
         if not features.is_cuda:
-            return f"the training kernel needs a GPU, the data is on {features.device}"
+            return f"there is no training kernel for {features.device}"
         if not torch._C._dispatch_has_kernel_for_dispatch_key("rp::lstm_train_", "CUDA"):
             return "the library was built without CUDA kernels"
         return torch.ops.rp.lstm_train_unsupported(

@@ -86,11 +86,10 @@ def kernel():
         pytest.skip("this build has no training kernel")
 
 
-def test_trainer_with_kernel_follows_pytorch(data, kernel):
+def test_trainer_on_the_gpu_follows_the_cpu(data, kernel):
     fused = Trainer(*data, seeds=[1, 2], batch=512, precision="fp16")
     assert fused.fused, fused.reason
     plain = Trainer(*(tensor.cpu() for tensor in data), seeds=[1, 2], batch=512)
-    assert not plain.fused
     mine, theirs = fused.run(30).cpu(), plain.run(30)
     # fp16 operands: 30 steps stay within 8e-4 of float64 in the kernel's own tests.
     torch.testing.assert_close(mine, theirs, rtol=3e-3, atol=0)

@@ -72,15 +72,17 @@ def plain_training(data, layers, seed, steps, rate):
     return losses, network
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 2, 3, 5])
 def test_training_without_dropout_equals_plain_pytorch(data, layers):
     trainer = Trainer(*data, seeds=[7], layers=layers, dropout=0.0, learning_rates=3e-3, **SMALL)
+    assert trainer.fused == (layers <= 4), trainer.reason  # what the CPU's kernel takes
     losses = trainer.run(9)[0]
     expected, network = plain_training(data, layers, 7, 9, 3e-3)
-    # Other operators add the same float32 terms in another order, nine steps long; Adam magnifies small gradients.
+    # Other operators add the same float32 terms in another order, nine steps long; Adam magnifies
+    # small gradients: a hundredth of a step is allowed.
     torch.testing.assert_close(losses, torch.tensor(expected), rtol=1e-5, atol=0)
     for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(trainer.state_dict()[name][0], tensor, rtol=1e-4, atol=5e-6)
+        torch.testing.assert_close(trainer.state_dict()[name][0], tensor, rtol=1e-4, atol=3e-5)
 
 
 def test_dropout_changes_the_training_and_follows_the_seed(data):
@@ -176,5 +178,5 @@ def test_restore_of_another_shape_is_refused_and_changes_nothing(data):
 
 
 def test_precision_without_the_kernel_warns(data):
-    with pytest.warns(UserWarning, match="precision bf16 is not used: the training kernel needs"):
+    with pytest.warns(UserWarning, match="precision bf16 is not used: the CPU trains in fp32"):
         Trainer(*data, precision="bf16", **SMALL)
