@@ -338,7 +338,7 @@ static void end_stalled(worker *worker, int64_t now, bool closing) {
         }
         if (stalled || (closing && !c->request && !inside)) {
             c->answered = c->framing.messages; /* none is waited for any more */
-            shutdown(c->fd, SHUT_RDWR); /* libmicrohttpd sees the end and closes it */
+            shutdown(c->fd, SHUT_RDWR);        /* libmicrohttpd sees the end and closes it */
             c->since_ns = c->heard_ns = now;
             counter_add(&worker->metrics.stalled, stalled);
         }

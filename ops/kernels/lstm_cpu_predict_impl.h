@@ -82,8 +82,7 @@ float head_of(const float *h, const LstmCpuModel &model) {
     return sum_of_lanes(sum) + model.head_bias;
 }
 
-// ---- several windows
-// -----------------------------------------------------------------------------
+// ---- several windows ----------------------------------------------------------------------------
 
 // Where a layer's step reads and writes; a row a window.
 struct RowArrays {
@@ -167,8 +166,7 @@ void predict_rows(float *out, const LstmCpuModel &model, const LstmCpuWork &work
     }
 }
 
-// ---- one window
-// ----------------------------------------------------------------------------------
+// ---- one window ---------------------------------------------------------------------------------
 
 // gates [rows][4U], one vector of units: bias + input [rows][K] x weights [K][4][V].
 template <int rows>

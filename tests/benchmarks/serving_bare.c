@@ -8,9 +8,9 @@
 static char answer[] = "{\"predicted_return\": 0.00123456, \"model\": \"FinancialLSTM\", "
                        "\"sequence_length\": 20, \"x\": 1234}";
 
-static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
-                                  const char *url, const char *method, const char *version,
-                                  const char *data, size_t *size, void **user) {
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *data,
+                                  size_t *size, void **user) {
     static int seen;
     (void)context, (void)url, (void)method, (void)version, (void)data;
     if (!*user || *size > 0) {

@@ -4,7 +4,9 @@
 #include <cstring>
 
 // memcheck: writes one element past the end.
-__global__ void write_past_the_end(float *array, int count) { array[count] = 1.0f; }
+__global__ void write_past_the_end(float *array, int count) {
+    array[count] = 1.0f;
+}
 
 // racecheck: reads what another thread writes, with no barrier between.
 __global__ void read_without_barrier(float *out) {
