@@ -102,7 +102,8 @@ def test_signal_saves_a_checkpoint_and_ends_cleanly(prices, tmp_path, number):
     path = tmp_path / "model"
     process = subprocess.Popen(
         [PROGRAM, "train", "--prices", prices, "--checkpoint", path, "--epochs", "100000",
-         "--hidden", "16", "--threads", "1", "--log", tmp_path / "log"],
+         "--hidden", "16", "--threads", "1", "--log", tmp_path / "log",
+         "--configuration", "cpu-fused"],
         stderr=subprocess.PIPE, text=True,
     )
     deadline = time.monotonic() + 60
