@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include "base/signals.h"
 
 #include <signal.h>
@@ -11,10 +11,15 @@ static void note(int number) {
     received = 1;
 }
 
+/* On a stack of its own: code that oneDNN generates keeps data below the stack pointer, further down
+ * than the ABI's 128 bytes, and a handler on that stack writes over it. */
 void signals_watch(void) {
+    static char handler_stack[65536];
+    const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
     struct sigaction action = {0};
+    sigaltstack(&stack, NULL);
     action.sa_handler = note;
-    action.sa_flags = (int)SA_RESETHAND; /* the second signal has its usual effect */
+    action.sa_flags = (int)(SA_RESETHAND | SA_ONSTACK); /* the second signal has its usual effect */
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
