@@ -11,8 +11,8 @@ static void note(int number) {
     received = 1;
 }
 
-/* On a stack of its own: code that oneDNN generates keeps data below the stack pointer, further down
- * than the ABI's 128 bytes, and a handler on that stack writes over it. */
+/* On a stack of its own: code that oneDNN generates keeps data below the stack pointer, further
+ * down than the ABI's 128 bytes, and a handler on that stack writes over it. */
 void signals_watch(void) {
     static char handler_stack[65536];
     const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
