@@ -9,12 +9,9 @@ on ready batches; ours gathers the batch by index, draws the dropout and counts 
 """
 
 import argparse
-import datetime
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
@@ -24,7 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import result_file
+
+ROOT = result_file.ROOT
 sys.path.insert(0, str(ROOT / "tests/shim"))
 import rp_library  # noqa: E402
 
@@ -158,15 +157,6 @@ def onnx_session(model, threads):
     return onnxruntime.InferenceSession(str(path), options)
 
 
-def machine():
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
-    return {
-        "cpu": names[0] if names else "", "cores": os.cpu_count(), "torch": torch.__version__,
-        "onnxruntime": onnxruntime.__version__, "isas": available_isas(),
-        "load_average": os.getloadavg()[0],
-    }  # fmt: skip
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
@@ -183,17 +173,11 @@ def main():
             rows += inference_rows(batch, threads, arguments.rounds, session, model)
         for batch in arguments.batches:
             rows += training_rows(batch, threads, arguments.rounds)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    result = {
-        "schema": 1, "command": " ".join(["tests/benchmarks/cpu_lstm.py", *sys.argv[1:]]),
-        "commit": head.stdout.strip(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat("T", "seconds"),
-        "machine": machine(), "rows": rows,
-    }  # fmt: skip
-    arguments.out.parent.mkdir(exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(arguments.out)
+    command = " ".join(["tests/benchmarks/cpu_lstm.py", *sys.argv[1:]])
+    result_file.write(
+        arguments.out, command, {"isas": available_isas(), "rows": rows},
+        torch=torch.__version__, onnxruntime=onnxruntime.__version__,
+    )  # fmt: skip
     for row in rows:
         ratios = {k: round(v["median"], 2) for k, v in row.items() if "speedup_over" in k}
         rate = row.get("samples_per_second", row.get("windows_per_second"))

@@ -6,25 +6,22 @@ Ours is a whole process, `return-predictor inspect`: start, read, check and hash
 features, split, fit the scaler, scale, list the windows, print one of them. polars gets the best
 case: it is imported and its thread pool runs already, it trusts the files, and it computes the same
 features (RSI by its exponential average), split, scaler and window ends. Runs alternate, so that
-what else the machine does weighs on both. Memory and time of a larger market: --universe.
+what else the machine does weighs on both. A larger market: universe.py.
 """
 
 import argparse
-import datetime
-import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import polars
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
+import result_file
+
+ROOT, PROGRAM = result_file.ROOT, result_file.PROGRAM
 REAL = pathlib.Path(os.environ.get("RP_MARKET", ROOT.parent / "shared/market/sp500-50"))
 FEATURES = ["ret5", "vol20", "rsi14", "volz20"]
 
@@ -46,18 +43,6 @@ def by_program(prices, ticker, date):
         sys.exit(f"return-predictor inspect failed: {counts}")
     cpu = usage.ru_utime + usage.ru_stime
     return seconds, cpu, counts
-
-
-def peak_memory(prices, ticker, date):
-    """Bytes. Measured by a small process, because a child's peak begins at its parent's size."""
-    measure = (
-        "import os, sys, subprocess as s;"
-        "p = s.Popen(sys.argv[1:], stdout=s.DEVNULL, stderr=s.DEVNULL);"
-        "print(os.wait4(p.pid, 0)[2].ru_maxrss * 1024)"
-    )
-    command = [PROGRAM, "inspect", "--prices", prices, "--ticker", ticker, "--date", date]
-    output = subprocess.check_output([sys.executable, "-S", "-c", measure, *command])
-    return int(output)
 
 
 def by_polars(prices):
@@ -133,79 +118,18 @@ def compare(prices, repeats):
     }
 
 
-def universe(tickers, days):
-    """Time and peak memory of preparing a synthetic market."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
-        subprocess.run(
-            [
-                PROGRAM,
-                "synthesize",
-                "--out",
-                folder,
-                "--tickers",
-                str(tickers),
-                "--days",
-                str(days),
-            ],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
-        seconds, cpu, counts = by_program(folder, "SYN0001", "2015-01-02")
-        peak = peak_memory(folder, "SYN0001", "2015-01-02")
-    return {
-        "what": "files to ready windows, synthetic",
-        "tickers": tickers,
-        "rows": tickers * days,
-        "seconds": [seconds],
-        "median_seconds": seconds,
-        "median_cpu_seconds": cpu,
-        "peak_memory_bytes": peak,
-        "counts": counts,
-    }
-
-
-def machine():
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "polars": polars.__version__,
-        "python": platform.python_version(),
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def commit():
-    text = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
-    return text.split("(")[1].split(")")[0]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prices", type=pathlib.Path, default=REAL)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--universe", nargs="*", metavar="TICKERSxDAYS", default=[])
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/prepare_data.json")
     arguments = parser.parse_args()
     if not arguments.prices.is_dir():
         sys.exit(f"no prices at {arguments.prices}: name a folder by --prices or RP_MARKET")
-    rows = [compare(arguments.prices, arguments.repeats)]
-    for size in arguments.universe:
-        rows.append(universe(*map(int, size.split("x"))))
-    result = {
-        "schema": 1,
-        "command": " ".join(["tests/benchmarks/prepare_data.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
-        "machine": machine(),
-        "rows": rows,
-    }
-    arguments.out.parent.mkdir(exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(arguments.out)
-    for row in rows:
-        print({k: v for k, v in row.items() if k not in ("seconds", "polars_seconds")})
+    row = compare(arguments.prices, arguments.repeats)
+    command = " ".join(["tests/benchmarks/prepare_data.py", *sys.argv[1:]])
+    result_file.write(arguments.out, command, {"rows": [row]}, polars=polars.__version__)
+    print({k: v for k, v in row.items() if k not in ("seconds", "polars_seconds")})
 
 
 if __name__ == "__main__":

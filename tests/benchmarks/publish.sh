@@ -15,7 +15,7 @@ program=$root/build/default/bin/return-predictor
 benchmarks=$root/tests/benchmarks
 results=$root/results
 gpu=(verify.json benchmark.json bn_leaky_relu.json training_speed.json walk_forward.json gpu-tests.json)
-cpu=(prepare_data.json cpu_lstm.json serving.json)
+cpu=(prepare_data.json cpu_lstm.json serving.json evaluation.json universe.json verdicts.json)
 
 usage() { sed -n '4,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 commit() { "$program" --version | sed -n 's/.*(\([0-9a-f]\{40\}\)).*/\1/p'; }
@@ -34,6 +34,11 @@ make_result() { # make_result <file of results/>
         prepare_data.json) "$python" "$benchmarks/prepare_data.py" --prices "$market" --out "$out" ;;
         cpu_lstm.json) "$python" "$benchmarks/cpu_lstm.py" --out "$out" ;;
         serving.json) serving ;;
+        evaluation.json) evaluation ;;
+        universe.json) "$python" "$benchmarks/universe.py" --tickers 1250 2500 5000 --out "$out" &&
+            "$python" "$benchmarks/universe.py" --tickers 1250 5000 --layers 1 --hidden 32 --add --out "$out" ;;
+        verdicts.json) "$python" "$benchmarks/verdicts.py" --out "$out" ;;
+        reliability.json) "$python" "$root/tests/reliability/record.py" ;; # of the campaigns that ran
         *) echo "publish.sh: $1 is none of ${gpu[*]} ${cpu[*]}" >&2 && return 2 ;;
     esac
 }
@@ -45,6 +50,16 @@ serving() {
         "$program" train --prices "$folder/market" --checkpoint "$folder/model.safetensors" --epochs 1 --quiet &&
         "$python" "$benchmarks/serving.py" --program "$program" --prices "$folder/market" \
             --checkpoint "$folder/model.safetensors" --out "$results/serving.json"
+}
+
+# Five seeds, each stopped when its validation loss rises.
+evaluation() {
+    local model=$root/out/publish/lstm
+    mkdir -p "$root/out/publish" &&
+        "$program" train --prices "$market" --checkpoint "$model.safetensors" --configuration cpu-fused \
+            --seeds 5 --patience 3 --quiet &&
+        "$program" evaluate --prices "$market" --out "$results/evaluation.json" --checkpoint \
+            "$model.seed1.safetensors,$model.seed2.safetensors,$model.seed3.safetensors,$model.seed4.safetensors,$model.seed5.safetensors"
 }
 
 # The 50 tickers month by month over 2019 to 2023, five seeds.

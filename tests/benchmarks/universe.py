@@ -11,16 +11,14 @@ ten of the tickers. Peak memory is the process's largest resident set.
 """
 
 import argparse
-import datetime
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
+import result_file
+
+ROOT, PROGRAM = result_file.ROOT, result_file.PROGRAM
 
 # By a small process, because a child's peak begins at its parent's size.
 MEASURE = """
@@ -91,17 +89,6 @@ def measure(folder, market, model, tickers, days, network):
     return row
 
 
-def machine():
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0]}  # fmt: skip
-
-
-def commit():
-    text = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
-    return text.split("(")[1].split(")")[0]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tickers", type=int, nargs="+", default=[625, 1250, 2500, 5000])
@@ -122,21 +109,11 @@ def main():
     if arguments.add and arguments.out.exists():
         old = json.loads(arguments.out.read_text())
         known = [(row["rows"], row["network"]) for row in rows]
-        if old["commit"] == commit():
+        if old["commit"] == result_file.commit():
             rows += [row for row in old["rows"] if (row["rows"], row["network"]) not in known]
     rows.sort(key=lambda row: (row["network"]["hidden"], row["rows"]))
-    result = {
-        "schema": 1,
-        "command": "tests/benchmarks/universe.py, by row: --tickers N --layers L --hidden H",
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
-        "machine": machine(),
-        "rows": rows,
-    }
-    arguments.out.parent.mkdir(exist_ok=True)
-    temporary = arguments.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(arguments.out)
+    command = "tests/benchmarks/universe.py, by row: --tickers N --layers L --hidden H"
+    result_file.write(arguments.out, command, {"rows": rows})
 
 
 if __name__ == "__main__":

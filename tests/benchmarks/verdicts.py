@@ -11,16 +11,15 @@ and sizes, are not made again. The small form of this is in tests/driver/test_le
 """
 
 import argparse
-import datetime
 import json
-import os
 import pathlib
 import shutil
 import statistics
 import subprocess
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
+import result_file
+
+ROOT, PROGRAM = result_file.ROOT, result_file.PROGRAM
 
 
 def done(*arguments):
@@ -62,11 +61,6 @@ def summary(signal, rows):
     }
 
 
-def machine():
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
-    return {"cpu": names[0] if names else "unknown", "cores": os.cpu_count()}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
@@ -77,33 +71,25 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "out/verdicts")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/verdicts.json")
     arguments = parser.parse_args()
-    head = {
-        "schema": 1,
-        "command": "tests/benchmarks/verdicts.py",
-        "commit": done("--version").split("(")[1].split(")")[0],
-        "machine": machine(),
-        "protocol": {name: getattr(arguments, name) for name in ("epochs", "tickers", "days")},
-    }
+    protocol = {name: getattr(arguments, name) for name in ("epochs", "tickers", "days")}
     old = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    same = all(old.get(name) == head[name] for name in ("commit", "protocol"))
+    same = (old.get("commit"), old.get("protocol")) == (result_file.commit(), protocol)
     rows = {(row["signal"], row["seed"]): row for row in (old["rows"] if same else [])}
     for signal in arguments.signals:
         for seed in range(1, arguments.seeds + 1):
             if (signal, seed) not in rows:
                 rows[signal, seed] = verdict(signal, seed, arguments)
-                write(arguments.out, head, [rows[key] for key in sorted(rows)])
+                write(arguments.out, protocol, [rows[key] for key in sorted(rows)])
 
 
-def write(path, head, rows):
+def write(path, protocol, rows):
     signals = sorted({row["signal"] for row in rows})
-    result = head | {
-        "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
+    content = {
+        "protocol": protocol,
         "signals": [summary(s, [row for row in rows if row["signal"] == s]) for s in signals],
         "rows": rows,
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(path)
+    result_file.write(path, "tests/benchmarks/verdicts.py", content)
 
 
 if __name__ == "__main__":

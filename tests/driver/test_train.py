@@ -97,13 +97,14 @@ def test_kill_and_resume_equals_uninterrupted(prices, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["parts", "whole"]
 
 
+@pytest.mark.parametrize("configuration", ["cpu", "cpu-fused"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_a_checkpoint_and_ends_cleanly(prices, tmp_path, number):
+def test_signal_saves_a_checkpoint_and_ends_cleanly(prices, tmp_path, number, configuration):
     path = tmp_path / "model"
     process = subprocess.Popen(
         [PROGRAM, "train", "--prices", prices, "--checkpoint", path, "--epochs", "100000",
          "--hidden", "16", "--threads", "1", "--log", tmp_path / "log",
-         "--configuration", "cpu-fused"],
+         "--configuration", configuration],
         stderr=subprocess.PIPE, text=True,
     )
     deadline = time.monotonic() + 60
