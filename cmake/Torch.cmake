@@ -1,4 +1,5 @@
-# rp_torch (headers, libtorch_cpu, libc10), rp_torch_cuda (libc10_cuda, libcudart), from the wheels.
+# rp_torch (headers, libtorch_cpu, libc10), rp_torch_cuda (libc10_cuda, libcudart), from the wheels;
+# RP_NCCL_INCLUDE_DIR where NCCL's header is.
 #
 # find_package(Torch) needs a whole CUDA toolkit beside the wheel and links libtorch_cuda into
 # everything; this needs neither. libtorch_cuda is loaded at run time when a GPU is asked for.
@@ -71,4 +72,5 @@ if(RP_HAVE_CUDA)
         ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
     target_link_libraries(rp_torch_cuda INTERFACE
         rp_torch ${RP_TORCH_DIR}/lib/libc10_cuda.so ${cudart})
+    find_path(RP_NCCL_INCLUDE_DIR nccl.h HINTS ${site}/nvidia/nccl/include)
 endif()

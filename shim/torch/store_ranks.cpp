@@ -14,7 +14,7 @@
 #include <ATen/ops/empty.h>
 
 #include "guard.h"
-#include "torch/gloo_group.h"
+#include "torch/process_group.h"
 
 namespace rp {
 namespace {
@@ -297,13 +297,14 @@ void StoreRanks::wait(const std::string &place) {
 at::Tensor StoreRanks::gather(const at::Tensor &own) {
     try {
         if (!tensors_) { // with a connection of its own, which may block
-            tensors_ = make_gloo_group(
+            tensors_ = make_process_group(
                 c10::make_intrusive<c10d::PrefixStore>("tensors", open_store(/*host=*/false)),
-                rank_, count_, (most_silent_beats_ + 2) * beat_interval);
+                rank_, count_, (most_silent_beats_ + 2) * beat_interval, own.is_cuda());
         }
-        at::Tensor host = own.detach().cpu().flatten();
-        at::Tensor all = at::empty({count_ * host.numel()}, host.options());
-        tensors_->_allgather_base(all, host, {})->wait();
+        at::Tensor flat = own.detach().flatten();
+        flat = tensors_->getBackendName() == "gloo" ? flat.cpu() : flat.contiguous();
+        at::Tensor all = at::empty({count_ * flat.numel()}, flat.options());
+        tensors_->_allgather_base(all, flat, {})->wait();
         std::vector<int64_t> shape = own.sizes().vec();
         shape.insert(shape.begin(), count_);
         return all.view(shape).to(own.device());

@@ -1,4 +1,4 @@
-// Ranks over c10d's TCPStore and, for tensors, its gloo process group.
+// Ranks over c10d's TCPStore and, for tensors, its NCCL or gloo process group.
 #pragma once
 
 #include "ranks.h"
@@ -11,7 +11,7 @@ namespace rp {
 class TensorRanks : public Ranks {
   public:
     // own [...] of every rank, the same shape in each -> [ranks][...] in the order of the ranks, on
-    // own's device. Travels through the host. Every rank must call it; a dead one is an Error.
+    // own's device. Every rank must call it; a dead one is an Error.
     virtual at::Tensor gather(const at::Tensor &own) = 0;
 };
 

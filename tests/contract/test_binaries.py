@@ -40,9 +40,10 @@ def test_librp_exports_rp_names_only():
     assert [name for name in symbols if not re.fullmatch(r"rp_[a-z0-9_]+", name)] == []
 
 
-def test_librp_torch_exports_its_entry_only():
-    symbols = exported(library("librp_torch.so"))
-    assert symbols and all(re.fullmatch(r"rp_[a-z0-9_]+", name) for name in symbols)
+@pytest.mark.parametrize("name", ["librp_torch.so", "librp_nccl.so"])
+def test_what_librp_loads_exports_its_entry_only(name):
+    symbols = exported(library(name))
+    assert symbols and all(re.fullmatch(r"rp_[a-z0-9_]+", symbol) for symbol in symbols)
 
 
 def test_librp_ops_exports_rp_ops_only():

@@ -1,6 +1,5 @@
 """Several processes: walk-forward writes the files of one, train the losses; dead ranks are noticed."""
 
-import json
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ import time
 import pytest
 
 import program
+from ranked import files, finish, free_port, losses, start, wait_until
 
 pytest.importorskip("torch.distributed.run")
 
@@ -35,41 +35,6 @@ def alone(prices, tmp_path_factory):
     return files(out)
 
 
-def files(out):
-    """What must not depend on who trained it: walk_forward.json has dates and times."""
-    found = [*(out / "models").iterdir(), out / "forecasts.csv", out / "settings.json"]
-    return {path.name: path.read_bytes() for path in sorted(found)}
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def start(prices, out, options, rank, count, port, *more, command="walk-forward"):
-    target = "--out" if command == "walk-forward" else "--checkpoint"
-    environment = {
-        "RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    return subprocess.Popen(
-        [program.PROGRAM, command, f"--prices={prices}", f"{target}={out}", *options, *more],
-        env=os.environ | {name: str(value) for name, value in environment.items()},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(processes, timeout=120):
-    try:
-        return [process.communicate(timeout=timeout)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
 def torchrun(prices, out, *options, restarts=0, count=2):
     command = [
         sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--no-python",
@@ -79,16 +44,6 @@ def torchrun(prices, out, *options, restarts=0, count=2):
     return subprocess.Popen(
         [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-
-
-def wait_until(condition, seconds=60):
-    last = time.monotonic() + seconds
-    while time.monotonic() < last:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    pytest.fail("nothing happened")
 
 
 def rank_processes(out):
@@ -198,10 +153,6 @@ def test_environment_that_makes_no_sense_is_refused(prices, tmp_path, name, valu
 
 # 3,840 windows: the last batch of 100 has 40 rows. Three ranks take 34, 34 and 32 of the others.
 SHARED = ("--configuration=cpu", "--hidden=32", "--batch=100", "--epochs=2")
-
-
-def losses(log):
-    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
 
 
 def train_shared(prices, folder, count, *options):
