@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """Breaks the source in one place at a time and asks whether a test turns red.
 
-    tests/reliability/mutations.py [--gpu] [NAME...]
+    tests/reliability/mutations.py [--gpu | --compile-gpu] [NAME...]
 
 Each mutation below is applied to a copy of the source in out/mutations, built, and tested by the
 tests that ought to notice. One that no test notices has survived: a test is missing. Mutations of
-GPU code are built and tested with --gpu, on a machine that has one, and listed as such elsewhere.
+GPU code are tried with --gpu, on a machine that has one; their libraries, which --compile-gpu
+makes anywhere, stay in out/mutations/gpu.
 Leaves a row for results/reliability.json with what caught each.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import record  # noqa: E402
 
 TREE = record.ROOT / "out" / "mutations" / "tree"
+GPU_LIBRARIES = record.ROOT / "out" / "mutations" / "gpu"
 PYTEST = [sys.executable, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", ".", "-x"]
 # kind: how its build is configured
 KINDS = {
@@ -156,12 +160,17 @@ MUTATIONS = [
     Mutation(
         "a barrier of the row reduction is gone", "ops/kernels/bn_leaky_relu_rows_tile.cuh",
         "    __syncthreads(); // every slot is in the scratch\n", "",
-        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py", "tests/ops/test_verify.py"), "gpu",
+        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py",), "gpu",
     ),
     Mutation(
-        "a barrier between tiles is gone", "ops/kernels/bn_leaky_relu_rows_backward.cu",
-        "        __syncthreads(); // the scratch has been read before the next tile overwrites it\n", "",
-        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py", "tests/ops/test_verify.py"), "gpu",
+        "a barrier of the planes' reduction is gone", "ops/kernels/bn_leaky_relu_planes_reduce.cu",
+        "    __syncthreads(); // all warps' results are there\n", "",
+        ("rp_ops",), ("tests/gpu/test_bn_leaky_relu.py",), "gpu",
+    ),
+    Mutation(
+        "a barrier of a time step is gone", "ops/kernels/lstm_train_backward.cuh",
+        "        __syncthreads(); // d(gates) of all units are in the slot\n", "",
+        ("rp_ops",), ("tests/gpu/test_lstm_train.py",), "gpu",
     ),
 ]  # fmt: skip
 
@@ -172,12 +181,20 @@ def quiet(command, **options):
     )
 
 
-def copy_source():
+def source_files():
+    """Names of all that git knows or would, or, in a copy without git, of all in the rooms."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=record.ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\n")  # fmt: skip
-    for name in filter(None, listed):
+        cwd=record.ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listed.returncode == 0:
+        return listed.stdout.split("\n")
+    rooms = [record.ROOT / room for room in ("cmake", "driver", "ops", "python", "shim", "tests")]
+    return [str(path.relative_to(record.ROOT)) for room in rooms for path in room.rglob("*")]
+
+
+def copy_source():
+    for name in filter(None, source_files()):
         source, copy = record.ROOT / name, TREE / name
         if source.is_file() and (not copy.exists() or copy.read_bytes() != source.read_bytes()):
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -194,12 +211,12 @@ def build(kind, targets):
     return quiet(["ninja", "-C", folder, *targets])
 
 
-def run_test(kind, test):
+def run_test(kind, test, library="lib/librp_ops.so"):
     """Whether it is green; skipped is not."""
     program, _, choice = test.partition(" ")
     folder = TREE / "build" / kind
     environment = os.environ | {"RP_BUILD": str(folder), "OMP_NUM_THREADS": "1"}
-    environment["RP_OPS_LIBRARY"] = str(folder / "lib/librp_ops.so")
+    environment["RP_OPS_LIBRARY"] = str(folder / library)
     environment["PYTHONPATH"] = str(TREE / "python")
     if program.endswith(".py"):
         command = [*PYTEST, program, *(["-k", choice] if choice else [])]
@@ -212,21 +229,61 @@ def run_test(kind, test):
         return False
 
 
+@contextlib.contextmanager
+def broken(mutation):
+    """The source with it, for as long as the context lasts; None: as it is."""
+    path = TREE / mutation.file if mutation else None
+    source = path.read_text() if path else ""
+    if path:
+        path.write_text(source.replace(mutation.before, mutation.after))
+    try:
+        yield
+    finally:
+        if path:
+            path.write_text(source)
+
+
+def absent(mutation):
+    """"", or why the source has no place for it."""
+    count = (TREE / mutation.file).read_text().count(mutation.before)
+    return "" if count == 1 else f"not tried: its text is {count} times in {mutation.file}"
+
+
 def try_mutation(mutation):
     """"caught by ...", "survived", or why it could not be tried."""
-    path = TREE / mutation.file
-    source = path.read_text()
-    if source.count(mutation.before) != 1:
-        return f"not tried: its text is {source.count(mutation.before)} times in {mutation.file}"
-    path.write_text(source.replace(mutation.before, mutation.after))
-    try:
+    if absent(mutation):
+        return absent(mutation)
+    with broken(mutation):
         built = build(mutation.kind, mutation.targets)
         if built.returncode:
             return "not tried: it does not compile\n" + built.stdout[-2000:]
         red = [test for test in mutation.tests if not run_test(mutation.kind, test)]
         return f"caught by {red[0]}" if red else "survived"
-    finally:
-        path.write_text(source)
+
+
+def gpu_library(mutation):
+    """The operators with it, compiled unless they have been; None: unbroken."""
+    name = re.sub(r"\W+", "_", mutation.name) if mutation else "unbroken"
+    library = GPU_LIBRARIES / f"{name}.so"
+    if not library.exists():
+        with broken(mutation):
+            built = build("gpu", ("rp_ops",))
+        if built.returncode:
+            sys.exit(built.stdout[-4000:])
+        library.parent.mkdir(exist_ok=True)
+        shutil.copy(TREE / "build/gpu/lib/librp_ops.so", library)
+    return library
+
+
+def try_gpu_mutation(mutation):
+    if absent(mutation):
+        return absent(mutation)
+    for test in mutation.tests:
+        if not run_test("gpu", test, gpu_library(None)):
+            sys.exit(f"{test} is red before anything is broken")
+        if not run_test("gpu", test, gpu_library(mutation)):
+            return f"caught by {test}"
+    return "survived"
 
 
 def check_unbroken(mutations):
@@ -243,23 +300,31 @@ def check_unbroken(mutations):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="parts of the names of those to try; default: all")
-    parser.add_argument("--gpu", action="store_true", help="those of GPU code too")
+    parser.add_argument("--gpu", action="store_true", help="those of GPU code, and no others")
+    parser.add_argument("--compile-gpu", action="store_true", help="only compile those of GPU code")
     arguments = parser.parse_args()
     chosen = [m for m in MUTATIONS if not arguments.names or any(n in m.name for n in arguments.names)]
-    tried = [m for m in chosen if arguments.gpu or m.kind != "gpu"]
+    chosen = [m for m in chosen if (m.kind == "gpu") == (arguments.gpu or arguments.compile_gpu)]
     start = time.monotonic()
     copy_source()
-    outcomes = {m.name: "needs a GPU: tests/reliability/mutations.py --gpu" for m in chosen}
+    if arguments.compile_gpu:
+        shutil.rmtree(GPU_LIBRARIES, ignore_errors=True)
+        print(*(gpu_library(mutation) for mutation in [None, *chosen]), sep="\n")
+        return 0
+    outcomes = {}
     for kind in KINDS:
-        of_kind = [mutation for mutation in tried if mutation.kind == kind]
-        check_unbroken(of_kind)
+        of_kind = [mutation for mutation in chosen if mutation.kind == kind]
+        if kind != "gpu":
+            check_unbroken(of_kind)
         for mutation in of_kind:
-            outcomes[mutation.name] = try_mutation(mutation)
+            attempt = try_gpu_mutation if kind == "gpu" else try_mutation
+            outcomes[mutation.name] = attempt(mutation)
             print(f"{mutation.name}: {outcomes[mutation.name]}", flush=True)
     missed = [name for name, outcome in outcomes.items() if outcome.startswith(("survived", "not tried"))]
     if not arguments.names:
         record.write_row(
-            "mutations of the source, each to be caught by a test", "driver, shim, ops", len(tried),
+            "mutations of the source, each to be caught by a test",
+            "kernels" if arguments.gpu else "driver, shim, ops", len(chosen),
             time.monotonic() - start, len(missed), outcomes=outcomes,
         )  # fmt: skip
     return 1 if missed else 0
