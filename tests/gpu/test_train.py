@@ -93,6 +93,7 @@ def test_a_model_that_does_not_fit_the_fused_kernel_trains_by_the_graph(prices, 
     assert losses((tmp_path / "fused").read_bytes()) == losses((tmp_path / "graph").read_bytes())
 
 
+@pytest.mark.alone
 def test_exhausted_gpu_memory_is_a_clear_error(prices, tmp_path):
     checkpoint = tmp_path / "model"
     old = train(prices, checkpoint, "gpu", "--epochs", 1)
