@@ -20,12 +20,14 @@ __global__ void copy_uninitialised(float *out, const float *in) {
     out[threadIdx.x] = in[threadIdx.x] + 1.0f;
 }
 
-// synccheck: half of a warp skips the barrier that names all of it.
+// synccheck: half of each warp takes the other branch, past the barrier of all the block's threads.
 __global__ void barrier_in_one_branch(float *out) {
-    if (threadIdx.x < 16) {
-        __syncwarp(0xffffffffu);
+    if (threadIdx.x % 32 < 16) {
+        __syncthreads();
+        out[threadIdx.x] = 2.0f;
+    } else {
+        out[threadIdx.x] = 1.0f;
     }
-    out[threadIdx.x] = 1.0f;
 }
 
 int main(int argc, char **argv) {
@@ -43,7 +45,7 @@ int main(int argc, char **argv) {
     } else if (strcmp(tool, "initcheck") == 0) {
         copy_uninitialised<<<1, 64>>>(out, in);
     } else if (strcmp(tool, "synccheck") == 0) {
-        barrier_in_one_branch<<<1, 32>>>(out);
+        barrier_in_one_branch<<<1, 64>>>(out);
     } else {
         fprintf(stderr, "usage: planted_bugs memcheck|racecheck|initcheck|synccheck\n");
         return 2;
