@@ -13,7 +13,7 @@ import sys
 
 __version__ = "1.0.0"
 
-__all__ = ["nn", "fuse", "unfuse", "FuseReport", "Network", "Trainer", "train_many"]
+__all__ = ["nn", "bn_leaky_relu", "fuse", "unfuse", "FuseReport", "Network", "Trainer", "train_many"]
 
 _missing = None
 # While `python -m return_predictor.charts` looks for its module, argv[0] is "-m".
@@ -24,6 +24,7 @@ if sys.argv[:1] != ["-m"]:
         _missing = error
     else:
         from . import nn
+        from .functional import bn_leaky_relu
         from .fusion import FuseReport, fuse, unfuse
         from .trainer import Network, Trainer, train_many
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import json
 import shutil
 
@@ -17,7 +18,7 @@ IMPORT = "import return_predictor"
 @pytest.mark.parametrize(
     "name",
     ["return_predictor"]
-    + [f"return_predictor.{m}" for m in ("nn", "fusion", "results", "charts", "benchmark_table")],
+    + [f"return_predictor.{m}" for m in ("nn", "functional", "fusion", "results", "charts", "benchmark_table")],
 )
 def test_examples_of_docstrings_run(name):
     if name.endswith("charts"):
@@ -44,7 +45,30 @@ def test_every_public_name_has_a_docstring_and_every_module_a_purpose():
         assert module.__doc__
     for name in return_predictor.nn.__all__:
         assert "[N, C" in getattr(return_predictor.nn, name).__doc__
+    assert "[N, C" in return_predictor.bn_leaky_relu.__doc__
     assert return_predictor.fuse.__doc__ and return_predictor.unfuse.__doc__
+
+
+def test_typed_function_names_the_arguments_of_batch_norm():
+    mine = inspect.signature(return_predictor.bn_leaky_relu, eval_str=True).parameters
+    theirs = inspect.signature(torch.nn.functional.batch_norm, eval_str=True).parameters
+    assert list(mine) == [*theirs, "negative_slope"]
+    assert all(mine[name].default == theirs[name].default for name in theirs)
+    assert all(parameter.annotation is not parameter.empty for parameter in mine.values())
+
+
+@pytest.mark.parametrize(
+    "x,statistics,error,words",
+    [
+        ((1, 3), 3, ValueError, "more than 1 value per channel"),
+        ((4, 3), 5, RuntimeError, "running_mean should contain 3 elements not 5"),
+    ],
+)
+def test_typed_function_raises_what_eager_raises(x, statistics, error, words):
+    arguments = [torch.randn(x), torch.zeros(statistics), torch.ones(statistics)]
+    for function in (return_predictor.bn_leaky_relu, torch.nn.functional.batch_norm):
+        with pytest.raises(error, match=words):
+            function(*arguments, training=True)
 
 
 def test_import_loads_the_operators_without_library_path(run, monkeypatch):

@@ -47,7 +47,7 @@ def wheel(tmp_path_factory):
 
 def test_wheel_holds_package_library_and_what_it_was_built_for(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("__init__.py", "nn.py", "py.typed", "librp_ops.so", "librp_ops.json"):
+    for name in ("__init__.py", "nn.py", "functional.py", "py.typed", "librp_ops.so", "librp_ops.json"):
         assert f"return_predictor/{name}" in names
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"return_predictor"}
