@@ -9,12 +9,11 @@
 namespace rp_kernels {
 namespace {
 
-constexpr int CHAIN_UNROLL = 6;
-constexpr int REREAD_UNROLL = 3;
-
 template <typename scalar_t>
 __global__ void __launch_bounds__(RING_THREADS, 1)
     planes_backward_kernel(const BnLeakyReluBackward p, const RingShape shape, float reciprocal) {
+    constexpr int CHAIN_UNROLL = Scalar<scalar_t>::NARROW ? 8 : 6;
+    constexpr int REREAD_UNROLL = Scalar<scalar_t>::NARROW ? 4 : 3;
     extern __shared__ uint4 memory[]; // the ring
     __shared__ uint64_t barriers[2 * MAXIMUM_SLOTS];
     __shared__ float2 results[PLANE_WARPS];
@@ -31,7 +30,7 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     const Channel channel = channel_in_training(p, index);
     PlanesRing<scalar_t, 2> ring(p.shape, shape, memory, barriers, part);
     ring.init();
-    if (warp == CHAIN_WARPS) {
+    if (warp >= CHAIN_WARPS && warp < CHAIN_WARPS + COPY_WARPS) {
         ring.produce(tensors);
     }
     cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written

@@ -12,8 +12,8 @@
 namespace rp_kernels {
 namespace {
 
-constexpr int CHAIN_UNROLL = 6;
-constexpr int REREAD_UNROLL = 4;
+constexpr int CHAIN_UNROLL = 8;
+constexpr int REREAD_UNROLL = 8;
 
 // 1 / n = high + low, n = index + 1.
 struct alignas(8) Reciprocal {
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
         reciprocals[i] = {high, __fmul_rn(__fmaf_rn(-static_cast<float>(i + 1), high, 1.0f), high)};
     }
     ring.init(); // its barrier also covers the reciprocals
-    if (warp == CHAIN_WARPS) {
+    if (warp >= CHAIN_WARPS && warp < CHAIN_WARPS + COPY_WARPS) {
         ring.produce(tensors);
     }
     cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written

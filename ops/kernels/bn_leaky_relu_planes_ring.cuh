@@ -1,9 +1,10 @@
 // The images of one channel, streamed through shared memory for the single-launch PLANES kernels.
 //
 // A cluster of thread blocks shares a channel: eager mode's 512 threads are cut into equal parts,
-// and part r owns elements 512 k + [r * WIDTH, (r + 1) * WIDTH) of every plane. One warp copies
-// image after image into a ring of slots by bulk copies; the warps that own eager mode's threads
-// take them in order. What the ring holds at the end needs no second read.
+// and part r owns elements 512 k + [r * WIDTH, (r + 1) * WIDTH) of every plane. Some warps copy
+// image after image into a ring of slots by bulk copies, which a single warp issues too slowly; the
+// warps that own eager mode's threads take them in order. What the ring holds at the end needs no
+// second read.
 #pragma once
 
 #include "bn_leaky_relu_channel.cuh"
@@ -16,7 +17,8 @@ namespace rp_kernels {
 constexpr int PARTS = 2;                     // thread blocks of a cluster
 constexpr int WIDTH = PLANE_THREADS / PARTS; // eager mode's threads of one part
 constexpr int CHAIN_WARPS = WIDTH / 32;      // warps that own them
-constexpr int RING_THREADS = 512;            // of a thread block; warp CHAIN_WARPS copies
+constexpr int COPY_WARPS = 4;                // the next ones, that copy
+constexpr int RING_THREADS = 512;            // of a thread block
 constexpr int MAXIMUM_SLOTS = 40;
 
 // ---- mbarriers and bulk copies ------------------------------------------------------------------
@@ -119,7 +121,7 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         return (shape_.length - part_ * WIDTH + PLANE_THREADS - 1) / PLANE_THREADS;
     }
 
-    // By one warp: copies all images, each as soon as its slot is free.
+    // By the copying warps: all images, each as soon as its slot is free.
     __device__ void produce(const scalar_t *const (&channel)[TENSORS]) {
         RingPosition at;
         for (int image = 0; image < shape_.images; ++image) {
@@ -188,12 +190,13 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
     }
 
     __device__ void copy_image(const scalar_t *const (&channel)[TENSORS], int image, int slot) {
-        const int lane = threadIdx.x % 32;
-        if (lane == 0) {
+        const int thread = threadIdx.x - CHAIN_WARPS * 32;
+        // Bytes may arrive before they are expected: this arrival is what the barrier waits for.
+        if (thread == 0) {
             barrier_expect(full_ + slot, TENSORS * bytes_of_part());
         }
-        __syncwarp(); // the bytes are expected before the first arrives
-        for (int segment = lane; segment < segments(); segment += 32) {
+        const int first = thread / 32 + thread % 32 * COPY_WARPS; // neighbours to different warps
+        for (int segment = first; segment < segments(); segment += COPY_WARPS * 32) {
             const int start = PLANE_THREADS * segment + part_ * WIDTH;
             const uint32_t bytes = min(WIDTH, shape_.length - start) * sizeof(scalar_t);
 #pragma unroll

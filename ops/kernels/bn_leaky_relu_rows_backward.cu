@@ -17,84 +17,84 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
     using Tile = RowTile<scalar_t, Variant::TILE>;
     constexpr int PACK = Tile::PACK;
     constexpr int TILE = Variant::TILE;
+    using Rows = SlotRows<scalar_t, TILE>;
     extern __shared__ uint4 kept[]; // [KEPT][2][THREADS], then the scratch
     auto &scratch =
         *reinterpret_cast<TileScratch<TILE> *>(kept + 2 * Variant::KEPT * Tile::THREADS);
-    const Tile at;
     const int block = blockIdx.x;
-    const int chain = block * CHAINS + at.chain;
-    const int chains = work.blocks * CHAINS;
-    const int chain_rows = rows_of_chain(work, chain);
-    const int stride = SLOTS * chains * work.channels; // elements from a slot's row to its next
 
-    for (int round = 0; round < work.tiles; round += work.sets) {
-        const int first_channel = (round + static_cast<int>(blockIdx.y)) * TILE;
-        const bool inside = first_channel + at.channel < work.channels;
-        const int count = inside ? rows_of_slot(chain_rows, at.slot) : 0;
-        const int offset = (chain + at.slot * chains) * work.channels + first_channel + at.channel;
-        const scalar_t *input = static_cast<const scalar_t *>(p.input) + offset;
-        const scalar_t *grad_output = static_cast<const scalar_t *>(p.grad_output) + offset;
-        scalar_t *grad_input = static_cast<scalar_t *>(p.grad_input) + offset;
-
-        Channel parameters[PACK];
+    for (int round = 0; round * work.sets + blockIdx.y < work.tiles; ++round) {
+        const int first_channel = (round * work.sets + static_cast<int>(blockIdx.y)) * TILE;
+        const auto load = [&](const Rows &rows, int row) {
+            const int element = rows.first + row * rows.stride;
+            return InputAndGrad{__ldcg(reinterpret_cast<const uint4 *>(
+                                    static_cast<const scalar_t *>(p.input) + element)),
+                                __ldcg(reinterpret_cast<const uint4 *>(
+                                    static_cast<const scalar_t *>(p.grad_output) + element))};
+        };
+        const Rows read(work, block, first_channel, opaque_thread());
+        Channel channels[PACK];
 #pragma unroll
         for (int e = 0; e < PACK; ++e) {
-            const int channel = inside ? first_channel + at.channel + e : 0;
-            parameters[e] = channel_in_training(p, channel);
+            const int channel = min(first_channel + read.at.channel + e, work.channels - 1);
+            channels[e] = channel_in_training(p, channel);
         }
         float sum[PACK] = {}, dot[PACK] = {};
-        const auto load = [&](int row) {
-            return InputAndGrad{
-                __ldcg(reinterpret_cast<const uint4 *>(input + row * stride)),
-                __ldcg(reinterpret_cast<const uint4 *>(grad_output + row * stride))};
-        };
-        stream_rows<Variant::UNROLL>(count, load, [&](int row, const InputAndGrad &word) {
-            if (row < Variant::KEPT) {
-                kept[2 * row * Tile::THREADS + threadIdx.x] = word.input;
-                kept[(2 * row + 1) * Tile::THREADS + threadIdx.x] = word.grad;
-            }
-            float value[PACK], grad[PACK];
-            Scalar<scalar_t>::unpack(word.input, value);
-            Scalar<scalar_t>::unpack(word.grad, grad);
+        stream_rows<Variant::UNROLL>(
+            read.count, [&](int row) { return load(read, row); },
+            [&](int row, const InputAndGrad &word) {
+                if (row < Variant::KEPT) {
+                    kept[2 * row * Tile::THREADS + read.thread] = word.input;
+                    kept[(2 * row + 1) * Tile::THREADS + read.thread] = word.grad;
+                }
+                float value[PACK], grad[PACK];
+                Scalar<scalar_t>::unpack(word.input, value);
+                Scalar<scalar_t>::unpack(word.grad, grad);
 #pragma unroll
-            for (int e = 0; e < PACK; ++e) {
-                const float centered = center(value[e], parameters[e]);
-                const float dy =
-                    gradient_of_y<scalar_t>(centered, grad[e], parameters[e], p.negative_slope);
-                sum[e] = __fadd_rn(sum[e], dy);
-                dot[e] = __fmaf_rn(centered, dy, dot[e]);
-            }
-        });
-        if (count < work.trips) { // eager mode adds the zero of a missing row
+                for (int e = 0; e < PACK; ++e) {
+                    const float centered = center(value[e], channels[e]);
+                    const float dy =
+                        gradient_of_y<scalar_t>(centered, grad[e], channels[e], p.negative_slope);
+                    sum[e] = __fadd_rn(sum[e], dy);
+                    dot[e] = __fmaf_rn(centered, dy, dot[e]);
+                }
+            });
+        if (read.count < work.trips) { // eager mode adds the zero of a missing row
 #pragma unroll
             for (int e = 0; e < PACK; ++e) {
                 sum[e] = __fadd_rn(sum[e], 0.0f);
-                dot[e] = __fmaf_rn(center(0.0f, parameters[e]), 0.0f, dot[e]);
+                dot[e] = __fmaf_rn(center(0.0f, channels[e]), 0.0f, dot[e]);
             }
         }
-        merge_slots<GradientMerge>(scratch, at, chain_rows, sum, dot);
+        const Rows rows(work, block, first_channel, opaque_thread());
+        merge_slots<GradientMerge>(scratch, rows.at, rows.chain_rows, sum, dot);
+        if (rows.at.chain == 0 && rows.at.slot == 0) {
+#pragma unroll
+            for (int e = 0; e < PACK; ++e) {
+                scratch.parameters[rows.at.channel + e] = channels[e];
+            }
+        }
         reduce_tile<GradientMerge, Variant::GRID, Tile::THREADS>(
-            scratch, work, block, first_channel, [&](int channel, const Partial &total) {
-                const int index = first_channel + channel;
-                const float invstd = p.invstd[index];
-                const float weight =
-                    load_parameter_or(1.0f, p.weight, p.shape.parameter_type, index);
-                const RowsGradient gradient =
-                    rows_gradient(total.first, total.second, weight, invstd, reciprocal);
-                scratch.result[0][channel] = gradient.sum;
-                scratch.result[1][channel] = gradient.slope;
-                scratch.result[2][channel] = gradient.scale;
+            scratch, work, block, round, first_channel, [&](int channel, const Partial &total) {
+                scratch.sum[channel] = total.first;
+                scratch.dot[channel] = total.second;
                 if (block == 0) { // one block of each set writes the channel
-                    finish_parameters(p, index, total.first, total.second, invstd);
+                    const int index = first_channel + channel;
+                    finish_parameters(p, index, total.first, total.second,
+                                      scratch.parameters[channel].invstd);
                 }
             });
 
+        const Rows write(work, block, first_channel, opaque_thread());
+        scalar_t *grad_input = static_cast<scalar_t *>(p.grad_input) + write.first;
+        Channel parameters[PACK];
         RowsGradient gradient[PACK];
 #pragma unroll
         for (int e = 0; e < PACK; ++e) {
-            const int channel = at.channel + e;
-            gradient[e] = {scratch.result[0][channel], scratch.result[1][channel],
-                           scratch.result[2][channel], reciprocal};
+            const int channel = write.at.channel + e;
+            parameters[e] = scratch.parameters[channel];
+            gradient[e] = rows_gradient(scratch.sum[channel], scratch.dot[channel],
+                                        parameters[e].weight, parameters[e].invstd, reciprocal);
         }
         const auto transform = [&](int row, const InputAndGrad &word) {
             float value[PACK], grad[PACK];
@@ -107,16 +107,16 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
                     gradient_of_y<scalar_t>(centered, grad[e], parameters[e], p.negative_slope);
                 value[e] = grad_input_rows(centered, dy, gradient[e]);
             }
-            __stcs(reinterpret_cast<uint4 *>(grad_input + row * stride),
+            __stcs(reinterpret_cast<uint4 *>(grad_input + row * write.stride),
                    Scalar<scalar_t>::pack(value));
         };
         stream_rows<Variant::UNROLL>(
-            count - Variant::KEPT, [&](int k) { return load(count - 1 - k); },
-            [&](int k, const InputAndGrad &word) { transform(count - 1 - k, word); });
+            write.count - Variant::KEPT, [&](int k) { return load(write, write.count - 1 - k); },
+            [&](int k, const InputAndGrad &word) { transform(write.count - 1 - k, word); });
 #pragma unroll 2
-        for (int row = min(count, Variant::KEPT) - 1; row >= 0; --row) {
-            transform(row, {kept[2 * row * Tile::THREADS + threadIdx.x],
-                            kept[(2 * row + 1) * Tile::THREADS + threadIdx.x]});
+        for (int row = min(write.count, Variant::KEPT) - 1; row >= 0; --row) {
+            transform(row, {kept[2 * row * Tile::THREADS + write.thread],
+                            kept[(2 * row + 1) * Tile::THREADS + write.thread]});
         }
         __syncthreads(); // the scratch has been read before the next tile overwrites it
     }

@@ -15,24 +15,14 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
     using Tile = RowTile<scalar_t, Variant::TILE>;
     constexpr int PACK = Tile::PACK;
     constexpr int TILE = Variant::TILE;
+    using Rows = SlotRows<scalar_t, TILE>;
     extern __shared__ uint4 kept[]; // [KEPT][THREADS], then the scratch
     auto &scratch = *reinterpret_cast<TileScratch<TILE> *>(kept + Variant::KEPT * Tile::THREADS);
-    const Tile at;
     const int block = blockIdx.x;
-    const int chain = block * CHAINS + at.chain;
-    const int chains = work.blocks * CHAINS;
-    const int chain_rows = rows_of_chain(work, chain);
-    const int stride = SLOTS * chains * work.channels; // elements from a slot's row to its next
     const DataType type = p.shape.parameter_type;
 
-    // All sets make the same number of rounds: the barrier is the whole grid's.
-    for (int round = 0; round < work.tiles; round += work.sets) {
-        const int first_channel = (round + static_cast<int>(blockIdx.y)) * TILE;
-        const bool inside = first_channel + at.channel < work.channels;
-        const int count = inside ? rows_of_slot(chain_rows, at.slot) : 0;
-        const int offset = (chain + at.slot * chains) * work.channels + first_channel + at.channel;
-        const scalar_t *input = static_cast<const scalar_t *>(p.input) + offset;
-        scalar_t *output = static_cast<scalar_t *>(p.output) + offset;
+    for (int round = 0; round * work.sets + blockIdx.y < work.tiles; ++round) {
+        const int first_channel = (round * work.sets + static_cast<int>(blockIdx.y)) * TILE;
 
         // Asked for early, because its latency would show after the barrier.
         const int own = first_channel + static_cast<int>(threadIdx.x);
@@ -41,12 +31,16 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
         const float bias = owns ? load_parameter_or(0.0f, p.bias, type, own) : 0.0f;
 
         float mean[PACK] = {}, m2[PACK] = {};
+        const Rows read(work, block, first_channel, opaque_thread());
+        const scalar_t *input = static_cast<const scalar_t *>(p.input) + read.first;
         stream_rows<Variant::UNROLL>(
-            count,
-            [&](int row) { return __ldcg(reinterpret_cast<const uint4 *>(input + row * stride)); },
+            read.count,
+            [&](int row) {
+                return __ldcg(reinterpret_cast<const uint4 *>(input + row * read.stride));
+            },
             [&](int row, const uint4 &word) {
                 if (row < Variant::KEPT) {
-                    kept[row * Tile::THREADS + threadIdx.x] = word;
+                    kept[row * Tile::THREADS + read.thread] = word;
                 }
                 float value[PACK];
                 Scalar<scalar_t>::unpack(word, value);
@@ -56,33 +50,35 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
                     welford_rows(mean[e], m2[e], value[e], reciprocal);
                 }
             });
-        if (count < work.trips) {
+        if (read.count < work.trips) {
 #pragma unroll
             for (int e = 0; e < PACK; ++e) {
                 welford_rows_past_the_end(mean[e], m2[e]);
             }
         }
-        if (owns) {
-            scratch.weight[threadIdx.x] = weight;
-            scratch.bias[threadIdx.x] = bias;
+        const Rows rows(work, block, first_channel, opaque_thread());
+        merge_slots<StatisticsMerge>(scratch, rows.at, rows.chain_rows, mean, m2);
+        if (rows.thread < TILE) {
+            scratch.parameters[rows.thread].weight = weight;
+            scratch.parameters[rows.thread].bias = bias;
         }
-        merge_slots<StatisticsMerge>(scratch, at, chain_rows, mean, m2);
         reduce_tile<StatisticsMerge, Variant::GRID, Tile::THREADS>(
-            scratch, work, block, first_channel, [&](int channel, const Partial &total) {
+            scratch, work, block, round, first_channel, [&](int channel, const Partial &total) {
                 const float variance = __fdiv_rn(total.second, static_cast<float>(work.rows));
-                scratch.result[0][channel] = total.first;
-                scratch.result[1][channel] = inverse_deviation(variance, p.eps);
+                scratch.parameters[channel].mean = total.first;
+                scratch.parameters[channel].invstd = inverse_deviation(variance, p.eps);
                 if (block == 0) { // one block of each set writes the channel
                     finish_statistics(p, first_channel + channel, total.first, variance, bessel);
                 }
             });
 
+        const Rows write(work, block, first_channel, opaque_thread());
+        const scalar_t *again = static_cast<const scalar_t *>(p.input) + write.first;
+        scalar_t *output = static_cast<scalar_t *>(p.output) + write.first;
         Channel parameters[PACK];
 #pragma unroll
         for (int e = 0; e < PACK; ++e) {
-            const int channel = at.channel + e;
-            parameters[e] = {scratch.result[0][channel], scratch.result[1][channel],
-                             scratch.weight[channel], scratch.bias[channel]};
+            parameters[e] = scratch.parameters[write.at.channel + e];
         }
         const auto transform = [&](int row, const uint4 &word) {
             float value[PACK];
@@ -91,17 +87,19 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
             for (int e = 0; e < PACK; ++e) {
                 value[e] = forward_value<scalar_t>(value[e], parameters[e], p.negative_slope);
             }
-            __stcs(reinterpret_cast<uint4 *>(output + row * stride), Scalar<scalar_t>::pack(value));
+            __stcs(reinterpret_cast<uint4 *>(output + row * write.stride),
+                   Scalar<scalar_t>::pack(value));
         };
         stream_rows<Variant::UNROLL>(
-            count - Variant::KEPT,
+            write.count - Variant::KEPT,
             [&](int k) {
-                return __ldcg(reinterpret_cast<const uint4 *>(input + (count - 1 - k) * stride));
+                return __ldcg(
+                    reinterpret_cast<const uint4 *>(again + (write.count - 1 - k) * write.stride));
             },
-            [&](int k, const uint4 &word) { transform(count - 1 - k, word); });
+            [&](int k, const uint4 &word) { transform(write.count - 1 - k, word); });
 #pragma unroll 2
-        for (int row = min(count, Variant::KEPT) - 1; row >= 0; --row) {
-            transform(row, kept[row * Tile::THREADS + threadIdx.x]);
+        for (int row = min(write.count, Variant::KEPT) - 1; row >= 0; --row) {
+            transform(row, kept[row * Tile::THREADS + write.thread]);
         }
         __syncthreads(); // the scratch has been read before the next tile overwrites it
     }

@@ -52,7 +52,7 @@ cudaError_t launch_rows_variant(ResidentBlocks &resident, Kernel kernel, const P
     }
     const Workspace workspace = workspace_of(params.shape, params.workspace);
     const RowsWork work =
-        rows_work(rows, params.shape.channels, grid.blocks, tiles, sets, workspace.partials);
+        rows_work(rows, params.shape.channels, grid.blocks, tiles, sets, workspace);
     cudaLaunchAttribute cooperative = {};
     cooperative.id = cudaLaunchAttributeCooperative;
     cooperative.val.cooperative = 1;

@@ -7,8 +7,10 @@
 #pragma once
 
 #include "bn_leaky_relu_channel.cuh"
+#include "bn_leaky_relu_parts.h"
 
 #include <cooperative_groups.h>
+#include <cuda/atomic>
 
 namespace rp_kernels {
 
@@ -25,14 +27,22 @@ struct RowsWork {
     int tiles, sets;   // of channels
     int rows_a_chain;  // every chain has these
     int longer_chains; // and the first ones one more
-    float2 *partials;  // [channels][blocks], device
+    Workspace workspace;
 };
 
 inline RowsWork rows_work(int rows, int channels, int blocks, int tiles, int sets,
-                          float2 *partials) {
+                          const Workspace &workspace) {
     const int chains = CHAINS * blocks;
     const int trips = 1 + (rows - 1) / (SLOTS * chains);
-    return {rows, channels, blocks, trips, tiles, sets, rows / chains, rows % chains, partials};
+    return {rows, channels, blocks, trips, tiles, sets, rows / chains, rows % chains, workspace};
+}
+
+// The thread's index, which the compiler can't see through: what follows from it is computed where
+// it is used, and not kept over the streaming loops, which need the registers.
+__device__ __forceinline__ int opaque_thread() {
+    int thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));
+    return thread;
 }
 
 // Where a thread stands in a tile.
@@ -48,9 +58,9 @@ template <typename scalar_t, int TILE> struct RowTile {
     int slot;    // of the chain
     int channel; // of the tile, the first of PACK
 
-    __device__ RowTile() {
-        const int lane = threadIdx.x % 32;
-        const int warp = threadIdx.x / 32;
+    __device__ explicit RowTile(int thread) {
+        const int lane = thread % 32;
+        const int warp = thread / 32;
         chain = warp / COLUMN_GROUPS * WARP_CHAINS + lane / (SLOTS * WARP_COLUMNS);
         slot = lane / WARP_COLUMNS % SLOTS;
         channel = (warp % COLUMN_GROUPS * WARP_COLUMNS + lane % WARP_COLUMNS) * PACK;
@@ -60,9 +70,9 @@ template <typename scalar_t, int TILE> struct RowTile {
 // Shared memory of a tile's reduction. Two floats of padding keep both directions of access free
 // of bank conflicts.
 template <int TILE> struct TileScratch {
+    Channel parameters[TILE];
     float first[CHAINS][TILE + 2], second[CHAINS][TILE + 2];
-    float weight[TILE], bias[TILE];
-    float result[3][TILE]; // of each channel: mean and invstd, or sum, slope and scale
+    float sum[TILE], dot[TILE]; // of each channel's gradients
 };
 
 __device__ __forceinline__ int rows_of_chain(const RowsWork &work, int chain) {
@@ -138,13 +148,14 @@ template <typename Merge> __device__ __forceinline__ Partial merge_sixteen(Parti
 template <typename Merge>
 __device__ __forceinline__ Partial merge_blocks(const RowsWork &work, int channel, int lane) {
     constexpr int LOADS = MAXIMUM_BLOCKS / CHAINS;
-    float2 part[LOADS];
+    float2 part[LOADS] = {};
     const bool exists = channel < work.channels;
 #pragma unroll
     for (int k = 0; k < LOADS; ++k) {
         const int block = lane + CHAINS * k;
         if (exists && block < work.blocks) {
-            part[k] = __ldcg(work.partials + static_cast<int64_t>(channel) * work.blocks + block);
+            part[k] = __ldcg(work.workspace.partials + static_cast<int64_t>(channel) * work.blocks +
+                             block);
         }
     }
     Partial total = {};
@@ -158,13 +169,38 @@ __device__ __forceinline__ Partial merge_blocks(const RowsWork &work, int channe
     return merge_sixteen<Merge>(total);
 }
 
+// The blocks of a set wait for each other. The first time it is the whole grid that waits, which
+// also shows the counters' zeros to all; later the sets go on by themselves, so that one loads
+// while another stores.
+__device__ __forceinline__ void wait_for_set(const RowsWork &work, int round) {
+    // The sums' memory is free: these kernels keep the sums on the chip.
+    unsigned *arrivals = reinterpret_cast<unsigned *>(work.workspace.sum) + blockIdx.y;
+    if (round == 0) {
+        if (blockIdx.x == 0 && threadIdx.x == 0) {
+            *arrivals = 0;
+        }
+        cooperative_groups::this_grid().sync(); // every block's partial results are in memory
+        return;
+    }
+    __syncthreads(); // this block's partial results are written
+    if (threadIdx.x == 0) {
+        cuda::atomic_ref<unsigned, cuda::thread_scope_device> counter(*arrivals);
+        counter.fetch_add(1, cuda::memory_order_acq_rel);
+        while (counter.load(cuda::memory_order_acquire) <
+               static_cast<unsigned>(round * work.blocks)) {
+        }
+    }
+    __syncthreads(); // the set's partial results are in memory, and seen by all
+}
+
 // Reduces the tile whose slots are merged in the scratch, over the chains and, when GRID, over the
 // blocks of the whole grid; calls finish(channel of the tile, total) in one thread a channel.
 template <typename Merge, bool GRID, int THREADS, int TILE, typename Finish>
 __device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, const RowsWork &work,
-                                            int block, int first_channel, const Finish &finish) {
+                                            int block, int round, int first_channel,
+                                            const Finish &finish) {
     __syncthreads(); // every slot is in the scratch
-    for (int q = threadIdx.x; q < CHAINS * TILE; q += THREADS) {
+    for (int q = opaque_thread(); q < CHAINS * TILE; q += THREADS) {
         const int chain = q % CHAINS;
         const int channel = q / CHAINS;
         Partial partial = {rows_of_chain(work, block * CHAINS + chain),
@@ -172,8 +208,8 @@ __device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, co
         partial = merge_sixteen<Merge>(partial);
         if (chain == 0 && first_channel + channel < work.channels) {
             if constexpr (GRID) {
-                __stcg(work.partials + static_cast<int64_t>(first_channel + channel) * work.blocks +
-                           block,
+                __stcg(work.workspace.partials +
+                           static_cast<int64_t>(first_channel + channel) * work.blocks + block,
                        make_float2(partial.first, partial.second));
             } else {
                 finish(channel, partial);
@@ -181,8 +217,8 @@ __device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, co
         }
     }
     if constexpr (GRID) {
-        cooperative_groups::this_grid().sync(); // every block's partial results are in memory
-        for (int q = threadIdx.x; q < CHAINS * TILE; q += THREADS) {
+        wait_for_set(work, round);
+        for (int q = opaque_thread(); q < CHAINS * TILE; q += THREADS) {
             const int lane = q % CHAINS;
             const int channel = q / CHAINS;
             const Partial total = merge_blocks<Merge>(work, first_channel + channel, lane);
@@ -194,31 +230,38 @@ __device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, co
     __syncthreads(); // what finish wrote is seen by all
 }
 
+// The rows of one slot of a tile, as one thread sees them.
+template <typename scalar_t, int TILE> struct SlotRows {
+    RowTile<scalar_t, TILE> at;
+    int thread, chain_rows, count;
+    int first;  // element
+    int stride; // elements from a row to the next
+
+    __device__ SlotRows(const RowsWork &work, int block, int first_channel, int thread_)
+        : at(thread_), thread(thread_) {
+        const int chains = work.blocks * CHAINS;
+        const int chain = block * CHAINS + at.chain;
+        chain_rows = rows_of_chain(work, chain);
+        const bool inside = first_channel + at.channel < work.channels;
+        count = inside ? rows_of_slot(chain_rows, at.slot) : 0;
+        first = (chain + at.slot * chains) * work.channels + first_channel + at.channel;
+        stride = SLOTS * chains * work.channels;
+    }
+};
+
 // use(row, load(row)) for rows 0 ... count - 1 of a slot, UNROLL loads in flight.
 template <int UNROLL, typename Load, typename Use>
 __device__ __forceinline__ void stream_rows(int count, const Load &load, const Use &use) {
-    int row = 0;
-    for (; row + UNROLL <= count; row += UNROLL) {
+    for (int row = 0; row < count; row += UNROLL) {
         decltype(load(0)) word[UNROLL];
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
-            word[u] = load(row + u);
-        }
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            use(row + u, word[u]);
-        }
-    }
-    if (UNROLL > 1 && row < count) {
-        decltype(load(0)) word[UNROLL];
-#pragma unroll
-        for (int u = 0; u < UNROLL - 1; ++u) {
             if (row + u < count) {
                 word[u] = load(row + u);
             }
         }
 #pragma unroll
-        for (int u = 0; u < UNROLL - 1; ++u) {
+        for (int u = 0; u < UNROLL; ++u) {
             if (row + u < count) {
                 use(row + u, word[u]);
             }
