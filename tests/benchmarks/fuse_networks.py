@@ -1,6 +1,7 @@
 """What return_predictor.fuse saves on two real networks: time of a training step and of inference,
-memory kept for backward, and whether the bits are the same. One JSON line per network:
+memory kept for backward, and whether the bits are the same. One JSON line per network, and a file:
 python tests/benchmarks/fuse_networks.py [--device cuda] [--batch 32] [--size 224] [--repeat 20]
+    [--out results/fuse_networks.json]
 
 Needs timm. Bits are compared with torch.backends.cudnn off, as cuDNN's own BatchNorm has others; the
 timings leave PyTorch's defaults, so its BatchNorm may be cuDNN's."""
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import timm
 import torch
+
+import result_file
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "python")]
 import return_predictor  # noqa: E402
@@ -81,9 +84,19 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    rows = []
     for name in ("darknet53", "cspdarknet53"):
-        print(json.dumps(measure(name, options)), flush=True)
+        rows.append(measure(name, options))
+        print(json.dumps(rows[-1]), flush=True)
+    if options.out:
+        versions = {"torch": torch.__version__, "timm": timm.__version__}
+        if options.device == "cuda":
+            versions["gpu"] = torch.cuda.get_device_name()
+        command = " ".join(["python", *sys.argv])
+        content = {"batch": options.batch, "size": options.size, "rows": rows}
+        result_file.write(options.out, command, content, **versions)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ make_result() { # make_result <file of results/>
             --configurations gpu-fused,gpu-fused:bf16,gpu-graph,gpu-kernel,gpu,cpu-fused,cpu ;;
         bn_leaky_relu.json) "$python" "$benchmarks/bn_leaky_relu.py" --commit "$(commit)" \
             --library "$root/build/default/lib/librp_ops.so" --out "$out" ;;
+        fuse_networks.json) "$python" "$benchmarks/fuse_networks.py" --out "$out" ;; # needs timm
         training_speed.json) "$python" "$benchmarks/training_speed.py" --out "$out" ;;
         walk_forward.json) walk_forward ;;
         gpu-tests.json) "$root/dev" gpu-test ;;

@@ -192,3 +192,37 @@ def test_forward_keeps_one_activation():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         fused(x, weight, bias, mean, var, True)
     assert sum(size >= x.numel() for size in kept) == 1
+
+
+def test_two_forwards_before_the_backwards_have_eagers_bits():
+    results = []
+    for function in (pair, fused):
+        x, weight, bias, mean, var = tensors()
+        first = function(x, weight, bias, mean, var, True)
+        second = function(x + 1, weight, bias, mean, var, True)
+        (first.square().sum() + second.sum()).backward()
+        results.append([mean, var, *(t.grad for t in leaves(x, weight, bias))])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_expanded_and_transposed_gradients_have_eagers_bits(training):
+    for grad in (torch.tensor(0.5).expand(10, 4), torch.randn(4, 1).expand(4, 10).t()):
+        results = []
+        for function in (pair, fused):
+            x, weight, bias, mean, var = tensors()
+            output = function(x, weight, bias, mean, var, training)
+            results.append(torch.autograd.grad(output, (x, weight, bias), grad))
+        assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@pytest.mark.parametrize("modified", ["input", "weight", "bias"])
+def test_argument_modified_in_place_before_backward_is_refused(modified):
+    """The bias too, unlike in eager mode: the sign of y is computed again from it."""
+    x, weight, bias, mean, var = tensors()
+    arguments = {"input": x.clone(), "weight": weight.clone(), "bias": bias.clone()}
+    output = fused(*arguments.values(), mean, var, True)
+    with torch.no_grad():
+        arguments[modified].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
