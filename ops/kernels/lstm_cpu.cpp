@@ -102,4 +102,35 @@ void LstmCpu::run(float *out, Scratch &scratch, const float *features, const int
     }
 }
 
+void LstmCpu::run_sequences(const Sequences &out, Scratch &scratch, const float *features,
+                            int64_t first, int64_t last) const {
+    const LstmCpuKernels &kernels = packed_->kernels;
+    const LstmCpuModel &model = packed_->weights.model;
+    const LstmCpuWork &work = scratch.buffers_->buffers.work;
+    const int64_t T = shape().time_steps, H = shape().hidden, L = shape().layers, U = model.units;
+    AlignedFloats sequence(static_cast<size_t>(T * kernels.slice * U)); // [T][count][U]
+    std::vector<int32_t> ends(static_cast<size_t>(kernels.slice));
+    for (; first < last; first += kernels.slice) {
+        const int64_t count = std::min(kernels.slice, last - first), size = count * U;
+        for (int64_t w = 0; w < count; ++w) {
+            ends[static_cast<size_t>(w)] = static_cast<int32_t>((first + w + 1) * T - 1);
+        }
+        kernels.predict_rows(nullptr, model, work,
+                             {features, ends.data(), count, first, sequence.data()});
+        for (int64_t w = 0; w < count; ++w) {
+            for (int64_t t = 0; t < T; ++t) {
+                std::copy_n(sequence.data() + t * size + w * U, H,
+                            out.output + (first + w) * out.window_stride + t * out.step_stride);
+            }
+            for (int64_t l = 0; l < L; ++l) {
+                const float *h =
+                    l + 1 < L ? work.h[l] + (T - 1) % 2 * size : sequence.data() + (T - 1) * size;
+                const int64_t to = (l * out.windows + first + w) * H;
+                std::copy_n(h + w * U, H, out.hy + to);
+                std::copy_n(work.c[l] + w * U, H, out.cy + to);
+            }
+        }
+    }
+}
+
 } // namespace rp

@@ -51,6 +51,18 @@ class LstmCpu {
     void run(float *out, Scratch &scratch, const float *features, const int32_t *window_ends,
              int64_t windows) const;
 
+    // Where run_sequences writes, for W windows: h of the last layer at every time step, and h, c
+    // of every layer at the last one.
+    struct Sequences {
+        float *output; // h of (window w, time step t) begins at w * window_stride + t * step_stride
+        float *hy, *cy; // [L][W][H]
+        int64_t window_stride, step_stride, windows;
+    };
+
+    // Windows [first, last) of those that follow one another in features [W * T][F].
+    void run_sequences(const Sequences &out, Scratch &scratch, const float *features, int64_t first,
+                       int64_t last) const;
+
     const LstmCpuShape &shape() const;
 
   private:

@@ -66,10 +66,11 @@ struct LstmCpuWork {
 
 // Windows of one slice. Windows past `count` repeat the last; what they yield is not read.
 struct LstmCpuSlice {
-    const float *features; // [N][F]
-    const int32_t *ends;   // [count]: last row of each window
-    int64_t count;         // 1..S
-    int64_t first_row;     // of the batch
+    const float *features;     // [N][F]
+    const int32_t *ends;       // [count]: last row of each window
+    int64_t count;             // 1..S
+    int64_t first_row;         // of the batch
+    float *sequence = nullptr; // predict_rows: [T][count][U], every h of the last layer, if wanted
 };
 
 // dW of a layer: [4H][columns], rows 4 * unit + gate, columns (U of h, K of the input, padding).
@@ -103,7 +104,7 @@ struct LstmCpuKernels {
     int64_t unit_tile;    // units of a forward tile
     int64_t output_tile;  // outputs of a backward tile
 
-    // out [count] = predictions; count is at most S.
+    // out [count] = predictions, or nullptr for no head; count is at most S.
     void (*predict_rows)(float *out, const LstmCpuModel &, const LstmCpuWork &,
                          const LstmCpuSlice &);
     void (*predict_single)(float *out, const LstmCpuModel &, const LstmCpuWork &,

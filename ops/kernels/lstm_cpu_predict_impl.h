@@ -153,15 +153,17 @@ void predict_rows(float *out, const LstmCpuModel &model, const LstmCpuWork &work
     for (int64_t t = 0; t < time_steps; ++t) {
         RowArrays arrays = {work.x + t * features, window, nullptr, nullptr, nullptr, goes_down(t)};
         for (int64_t l = 0; l < model.shape.layers; ++l) {
-            arrays.h_before = t > 0 ? work.h[l] + (t - 1) % 2 * size : nullptr;
-            arrays.h = work.h[l] + t % 2 * size;
+            const bool kept = windows.sequence && l + 1 == model.shape.layers;
+            float *states = kept ? windows.sequence : work.h[l];
+            arrays.h_before = t > 0 ? states + (kept ? t - 1 : (t - 1) % 2) * size : nullptr;
+            arrays.h = states + (kept ? t : t % 2) * size;
             arrays.c = work.c[l];
             step_rows(arrays, count, model.layer[l], model);
             arrays.input = h = arrays.h;
             arrays.input_stride = model.units;
         }
     }
-    for (int64_t r = 0; r < count; ++r) {
+    for (int64_t r = 0; out && r < count; ++r) {
         out[r] = head_of(h + r * model.units, model);
     }
 }

@@ -44,7 +44,8 @@ def test_every_public_name_has_a_docstring_and_every_module_a_purpose():
     for module in (return_predictor, return_predictor.nn, library):
         assert module.__doc__
     for name in return_predictor.nn.__all__:
-        assert "[N, C" in getattr(return_predictor.nn, name).__doc__
+        shape = "[T, B" if name == "LSTM" else "[N, C"
+        assert shape in getattr(return_predictor.nn, name).__doc__
     assert "[N, C" in return_predictor.bn_leaky_relu.__doc__
     assert return_predictor.fuse.__doc__ and return_predictor.unfuse.__doc__
 

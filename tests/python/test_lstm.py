@@ -1,0 +1,202 @@
+"""return_predictor.nn.LSTM and torch.ops.rp.lstm: a drop-in for torch.nn.LSTM."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from return_predictor import nn
+
+# Float32's rounding over 64 time steps and four layers; values are below 1.
+TOLERANCE = 1e-6
+# B, T, F, H, layers: within the CPU kernels' limits, at them, and just outside.
+FAST = [
+    (1, 20, 4, 64, 2),
+    (37, 20, 4, 64, 2),
+    (5, 64, 32, 64, 4),
+    (1, 1, 1, 1, 1),
+    (70, 3, 5, 33, 3),
+]
+OWN = [(3, 65, 4, 8, 1), (3, 5, 33, 8, 1), (3, 5, 4, 65, 1), (3, 5, 4, 8, 5)]
+
+
+def pair(features, hidden, layers=1, **options):
+    torch.manual_seed(0)
+    ours = nn.LSTM(features, hidden, layers, **options)
+    theirs = torch.nn.LSTM(features, hidden, layers, **options)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def parts(result):
+    output, (h, c) = result
+    return output, h, c
+
+
+def assert_close(ours, theirs, tolerance=TOLERANCE):
+    for a, b in zip(parts(ours), parts(theirs), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def took_own_kernels(call):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return any(event.name == "rp::lstm_infer" for event in profile.events())
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("shape", FAST + OWN, ids=str)
+def test_inference_equals_torchs(shape, batch_first):
+    B, T, F, H, layers = shape
+    ours, theirs = pair(F, H, layers, batch_first=batch_first)
+    x = torch.randn(*((B, T, F) if batch_first else (T, B, F)))
+    with torch.no_grad():
+        assert_close(ours(x), theirs(x))
+        assert took_own_kernels(lambda: ours(x)) == (shape in FAST and has_avx2())
+
+
+def has_avx2():
+    return "AVX2" in torch.backends.cpu.get_cpu_capability() or "AVX512" in (
+        torch.backends.cpu.get_cpu_capability()
+    )
+
+
+def test_inference_of_a_sequence_is_the_same_in_any_batch():
+    ours, _ = pair(4, 64, 2, batch_first=True)
+    x = torch.randn(101, 20, 4)
+    with torch.no_grad():
+        whole = ours(x)[0]
+        for first, last in [(0, 1), (7, 40), (100, 101)]:
+            assert torch.equal(ours(x[first:last])[0], whole[first:last])
+
+
+def test_inference_of_a_strided_input_equals_its_copys():
+    ours, _ = pair(4, 16, batch_first=True)
+    x = torch.randn(6, 18, 8)[:, ::2, ::2]
+    with torch.no_grad():
+        assert torch.equal(ours(x)[0], ours(x.contiguous())[0])
+
+
+OPTIONS = [
+    {},
+    {"num_layers": 3, "batch_first": True},
+    {"num_layers": 2, "bidirectional": True},
+    {"proj_size": 5},
+    {"bias": False},
+    {"dtype": torch.float64},
+]
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_results_and_gradients_equal_torchs(options, with_states):
+    ours, theirs = pair(6, 12, options.pop("num_layers", 1), **options)
+    x = torch.randn(7, 7, 6, dtype=options.get("dtype"))
+    rows = ours.num_layers * (2 if ours.bidirectional else 1)
+    states = None
+    if with_states:
+        states = (
+            torch.randn(rows, 7, ours.proj_size or 12, dtype=x.dtype),
+            torch.randn(rows, 7, 12, dtype=x.dtype),
+        )
+    results = [lstm(x, states) for lstm in (ours, theirs)]
+    assert_close(*results)
+    for (output, (h, c)), lstm in zip(results, (ours, theirs)):
+        (output.sin().sum() + h.cos().sum() + c.sum()).backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_unbatched_and_packed_inputs_are_torchs():
+    ours, theirs = pair(4, 8)
+    x = torch.randn(5, 4)
+    assert_close(ours(x), theirs(x), 0)
+    packed = torch.nn.utils.rnn.pack_sequence([torch.randn(4, 4), torch.randn(2, 4)])
+    (a, _), (b, _) = ours(packed), theirs(packed)
+    assert torch.equal(a.data, b.data)
+
+
+def test_dropout_in_training_without_gradients_is_torchs():
+    ours, theirs = pair(4, 8, 2, dropout=0.5)
+    x = torch.randn(5, 3, 4)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        a = ours(x)
+        torch.manual_seed(3)
+        assert_close(a, theirs(x), 0)
+
+
+def test_autocast_gives_torchs_type():
+    ours, theirs = pair(4, 8)
+    x = torch.randn(5, 3, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert ours(x)[0].dtype == theirs(x)[0].dtype
+
+
+@pytest.mark.parametrize(
+    "input, states",
+    [
+        (torch.randn(5, 3, 7), None),
+        (torch.randn(5, 3, 4, 1), None),
+        (torch.randn(5, 3, 4).double(), None),
+        (torch.randn(5, 3, 4), (torch.randn(1, 2, 8), torch.randn(1, 3, 8))),
+        (torch.randn(5, 3, 4), (torch.randn(1, 3, 8), torch.randn(1, 3, 9))),
+        (torch.randn(5, 0, 4), None),
+    ],
+    ids=["features", "dimensions", "dtype", "h", "c", "empty"],
+)
+def test_errors_are_torchs(input, states):
+    ours, theirs = pair(4, 8)
+    outcomes = []
+    for lstm in (ours, theirs):
+        try:
+            with torch.no_grad():
+                outcomes.append([tuple(t.shape) for t in parts(lstm(input, states))])
+        except (RuntimeError, ValueError) as error:
+            outcomes.append((type(error), str(error)))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_state_dict_copy_and_pickle_are_interchangeable():
+    ours, theirs = pair(4, 8, 2)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = torch.randn(5, 3, 4)
+    with torch.no_grad():
+        for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+            assert torch.equal(again(x)[0], ours(x)[0])
+
+
+def operator_arguments(dtype=torch.float32, requires_grad=False):
+    _, lstm = pair(3, 5, 2, dtype=dtype)
+    x = torch.randn(4, 2, 3, dtype=dtype, requires_grad=requires_grad)
+    params = [p.detach().requires_grad_(requires_grad) for p in lstm.parameters()]
+    hx = [torch.randn(2, 2, 5, dtype=dtype, requires_grad=requires_grad) for _ in range(2)]
+    return x, hx, params
+
+
+def test_operator_passes_opcheck():
+    x, hx, params = operator_arguments()
+    for states in ([], hx):
+        torch.library.opcheck(
+            torch.ops.rp.lstm.default, (x, states, params, True, 2, 0.0, False, False, False)
+        )
+    torch.library.opcheck(torch.ops.rp.lstm_infer.default, (x, params, False))
+
+
+def test_operator_derivatives_of_both_orders():
+    x, hx, params = operator_arguments(torch.float64, requires_grad=True)
+
+    def call(x, *rest):
+        return torch.ops.rp.lstm(x, rest[:2], rest[2:], True, 2, 0.0, True, False, False)
+
+    assert torch.autograd.gradcheck(call, (x, *hx, *params))
+    assert torch.autograd.gradgradcheck(call, (x, *hx, *params))
+
+
+def test_operator_refuses_what_lstm_infer_does_not_take():
+    x, _, params = operator_arguments()
+    with pytest.raises(RuntimeError, match="is not its shape"):
+        torch.ops.rp.lstm_infer(torch.randn(65, 2, 3), params, False)
+    with pytest.raises(RuntimeError, match="params four a layer"):
+        torch.ops.rp.lstm_infer(x, params[:3], False)
