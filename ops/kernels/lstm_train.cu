@@ -33,9 +33,6 @@ template <class L> size_t shared_bytes(int slots, int layers) {
     return layers == 1 ? Alone::shared_bytes(slots)
                        : std::max(Lower::shared_bytes(slots), Upper::shared_bytes(slots));
 }
-template <class L> size_t slot_stride() {
-    return std::max(Role<L, Fp16, true, false>::kSlotBytes, Role<L, Fp16, false, true>::kSlotBytes);
-}
 
 // Segments of equal length, as few as fit in shared memory.
 template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape) {
@@ -65,10 +62,10 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     w.statistics = take(tiles * L::kHidden * sizeof(float2));
     w.sums = take(tiles * L::kHidden * sizeof(float2));
     w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
-    w.cells = take(tiles * kCellScratch * L::kThreads * sizeof(float2));
+    w.cells = take(tiles * shape.layers * kCellScratch * L::kThreads * sizeof(float2));
+    w.starts = take(plan.segments > 1 ? pieces * shape.layers * L::kThreads * sizeof(float4) : 0);
     w.bias = take(pieces * shape.layers * L::kThreads * sizeof(float));
     w.partial = take(4 * pieces * partial_words<L>(shape.features, shape.layers));
-    w.spill = take(plan.spills ? pieces * shape.layers * plan.segment_steps * slot_stride<L>() : 0);
     w.bytes = end;
     return w;
 }
@@ -151,10 +148,12 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     if (resident < 1) {
         return cudaErrorCooperativeLaunchTooLarge;
     }
-    const int launches = (shape->models + resident - 1) / resident;
+    // As many models as have all their tiles on the device at once; a model that has not is faster
+    // alone than beside others. Then equally many in each launch.
+    const int most = std::max(1, resident / plan->tiles);
+    const int launches = (shape->models + most - 1) / most;
     plan->models_per_launch = (shape->models + launches - 1) / launches;
     plan->clusters = resident / plan->models_per_launch;
-    plan->spills = plan->tiles > plan->clusters || plan->segments > 1;
     plan->model_bytes = workspace_of(*plan, *shape).bytes;
     plan->workspace_bytes = plan->models_per_launch * (kCounterBytes + plan->model_bytes) + 256;
     return cudaSuccess;

@@ -42,8 +42,6 @@ typedef struct rp_lstm_train_plan {
     int32_t tiles;             /* of 8 batch rows each */
     int32_t segments;          /* the T time steps in runs that fit in shared memory */
     int32_t segment_steps;     /* of the longest run */
-    int32_t spills;            /* a cluster has several (tile, segment) pieces: all but the last
-                                  wait in device memory between forward and backward */
     size_t shared_bytes;       /* of a block */
     size_t model_bytes;        /* workspace of one model */
     size_t workspace_bytes;    /* of one launch */

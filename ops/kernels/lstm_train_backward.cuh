@@ -35,8 +35,7 @@ struct BackwardState {
     float bias[4]; // sum of d(gates) of unit, float
 };
 
-// kCopied: the slots come from device memory, each announced by its barrier.
-template <class R, bool kCopied>
+template <class R>
 __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeights<R> &w,
                                                  const Segment &segment, const KeepBits &keep,
                                                  bool top, BackwardState &state) {
@@ -57,10 +56,6 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     float2 previous_cell;
     auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
-        if (kCopied) {
-            barrier_wait(th.loaded + 8 * t, th.loaded_phase >> t & 1);
-            th.loaded_phase ^= 1u << t;
-        }
         gates = load_shared16(slot + th.id * 16);
         previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
     };

@@ -54,7 +54,7 @@ constexpr int kTilesAhead = 8;
 // What a block keeps in shared memory besides the slots.
 template <class L> struct BlockShared {
     HeadShared<L> head;
-    uint64_t full[kMaxSegment], loaded[kMaxSegment]; // mbarriers
+    uint64_t full[kMaxSegment]; // mbarriers
     // By parity of the step, so that the next one's can be found early, and for several tiles of
     // the block at once: last row of each window, or -1, and its target.
     int ends[2][kTilesAhead][kRows];
@@ -125,28 +125,24 @@ template <class R> struct Trainer {
         return {index, (int)(step / steps_per_epoch), (uint32_t)position,
                 (int)min(size, windows - position)};
     }
-    // `waits`: in device memory between forward and backward.
-    __device__ __forceinline__ Segment segment(int tile, int index, bool waits) const {
-        // Both layers' slots have the room of the larger one in device memory.
-        constexpr int kUpper = Role<L, typename R::Operand, false, true>::kSlotBytes;
-        constexpr int kLower = Role<L, typename R::Operand, true, false>::kSlotBytes;
-        constexpr int kRoom = kUpper > kLower ? kUpper : kLower;
-        const int steps = launch.plan.segment_steps;
-        Segment s;
-        s.first = index * steps;
-        s.count = min(steps, p().shape.time_steps - s.first);
-        s.memory = !waits ? nullptr
-                          : memory<uint8_t>(launch.workspace.spill +
-                                            (size_t)(piece(tile, index) * R::kLayers + R::kLayer) *
-                                                (steps * kRoom));
-        return s;
+    __device__ __forceinline__ Segment segment(int index) const {
+        const int steps = launch.plan.segment_steps, first = index * steps;
+        return {first, min(steps, p().shape.time_steps - first)};
     }
+    // The block's k-th tile.
+    static __device__ __forceinline__ int tile(int k) { return cluster() + k * clusters(); }
     __device__ __forceinline__ int piece(int tile, int segment_index) const {
         return tile * launch.plan.segments + segment_index;
     }
     __device__ __forceinline__ float2 &scratch(const Thread &th, int tile, CellScratch what) const {
         return memory<float2>(
-            launch.workspace.cells)[(tile * kCellScratch + what) * R::kThreads + th.id];
+            launch.workspace
+                .cells)[((tile * R::kLayers + R::kLayer) * kCellScratch + what) * R::kThreads +
+                        th.id];
+    }
+    __device__ __forceinline__ float4 &start(const Thread &th, int piece) const {
+        return memory<float4>(
+            launch.workspace.starts)[(piece * R::kLayers + R::kLayer) * R::kThreads + th.id];
     }
     // The same for the last tile of the step, in shared memory.
     __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
@@ -203,8 +199,7 @@ template <class R> struct Trainer {
         if (slot < 0 || slot >= kTilesAhead * kRows) {
             return;
         }
-        const int row =
-            (cluster() + (k + slot / kRows) * clusters()) * kRows + slot % kRows; // in the batch
+        const int row = tile(k + slot / kRows) * kRows + slot % kRows; // in the batch
         int end = -1;
         if (row < b.rows) {
             const rp_order_key key =

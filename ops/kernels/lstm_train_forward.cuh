@@ -56,9 +56,9 @@ struct KeepBits {
     }
 };
 
-// cell and hidden: c and h of the thread's two cells, carried from segment to segment. kCopies: the
-// slots are copied to segment.memory as well.
-template <class R, bool kCopies>
+// cell and hidden: c and h of the thread's two cells before the segment, and then after it. kKeeps:
+// the slots get what backward reads; else only h and what goes to the layer above.
+template <class R, bool kKeeps>
 __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
                                                 const Segment &segment, const KeepBits &keep,
                                                 bool wide, float (&cell)[2], float (&hidden)[2]) {
@@ -132,14 +132,14 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
                   odd ? Op::pack(neighbours, mine) : Op::pack(mine, neighbours),
                   above_full + 8 * t);
         }
-        store_shared16(slot + th.id * 16, gates);
-        store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
-        if (kCopies) {
-            uint8_t *copy = segment.memory + t * R::kSlotBytes;
-            __stcg((uint4 *)copy + th.id, gates);
-            __stcg((float2 *)(copy + R::kCell) + th.id,
-                   make_float2(previous_cell[0], previous_cell[1]));
+        if (kKeeps) {
+            store_shared16(slot + th.id * 16, gates);
+            store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
         }
+    };
+    auto store_hidden = [&](int t) { // where time step t looks for h(t-1)
+        const uint32_t place = th.slots + t * R::kSlotBytes + R::kPrevious + store0;
+        store_shared_halves(place, R::odd_row(place), Op::pack(hidden[0], hidden[1]));
     };
 
     auto time_step = [&](int t, auto first) {
@@ -151,10 +151,6 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
         }
         input_product();
-        if (kCopies && th.id * 16 < R::kSlotBytes - R::kPrevious) {
-            __stcg((uint4 *)(segment.memory + t * R::kSlotBytes + R::kPrevious) + th.id,
-                   load_shared16(slot + R::kPrevious + th.id * 16));
-        }
         if (!decltype(first)::value) {
             save(t - 1);
         }
@@ -183,15 +179,14 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
             hidden[e] = o[e] * tanh_fast(cell[e]);
         }
-        const uint32_t next = t + 1 < segment.count ? slot + R::kSlotBytes + R::kPrevious : th.tail;
-        store_shared_halves(next + store0, R::odd_row(next + store0),
-                            Op::pack(hidden[0], hidden[1]));
         gates = make_uint4(pack_fp16(i[0], i[1]), pack_fp16(f[0], f[1]), pack_fp16(g[0], g[1]),
                            pack_fp16(o[0], o[1]));
         if (t + 1 < segment.count) {
+            store_hidden(t + 1);
             load_input(t + 1);
         }
     };
+    store_hidden(0);
     load_input(0);
     time_step(0, std::true_type());
 #pragma unroll 1

@@ -15,8 +15,8 @@
 // Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end. A cluster with several pieces
-// (tiles, or segments when T does not fit) copies all but the last to device memory step by step
-// during forward, and loads them again, last first, during backward.
+// (tiles, or segments when T does not fit) keeps the last one only: backward, last first, runs the
+// others forward again, which is cheaper than 300 KB a piece to device memory and back.
 //
 // Grid barriers, per step: (1) every tile's batch statistics are written, (2) every tile's head
 // sums are written, (3) every piece's weight gradients are written, (4) the new weights are
@@ -36,65 +36,82 @@
 
 namespace rp_lstm {
 
-// Both blocks of the cluster have finished a piece: its slots may be written again.
-template <class R> __device__ __forceinline__ void piece_boundary() {
-    fence_async_proxy(); // ordinary accesses before bulk copies into the same slots
+// Turns from a piece of the block's tile number `from` to one of its tile number k. Layer 0, which
+// is ahead, gathers x and draws the mask before it waits for the layer above.
+template <class R>
+__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thread &th, int from,
+                                            int k, int index, KeepBits &keep) {
+    const Batch batch = trainer.shared.batch;
+    __syncthreads(); // the block has read x and the windows of the piece before
+    if (from / kTilesAhead != k / kTilesAhead) {
+        trainer.find_windows(th, batch, k / kTilesAhead * kTilesAhead);
+        __syncthreads(); // the windows, for the whole block
+    }
+    if (R::kFirst) {
+        trainer.load_input(th, batch.index, k, trainer.segment(index));
+        if (from != k) {
+            keep = trainer.keep_bits(th, batch.index, trainer.tile(k));
+        }
+    }
     if (R::kLayers == 2) {
-        cluster_barrier();
-    } else {
-        __syncthreads();
+        cluster_barrier(); // neither block writes to the other before that has finished its piece
     }
 }
 
-// Forward over all pieces of this block; what their heads need is in scratch. On return `keep` is
-// the last tile's.
+// The block's part of a piece; cell and hidden as in forward_segment.
+template <class R, bool kKeeps>
+__device__ __forceinline__ void
+forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int index,
+              const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
+    const Segment segment = trainer.segment(index);
+    if (!R::kFirst && th.id < segment.count) {
+        barrier_expect(th.full + 8 * th.id, R::kTileBytes);
+    }
+    __syncthreads(); // x
+    forward_segment<R, kKeeps>(th, weights, segment, keep, trainer.p().shape.features > 16, cell,
+                               hidden);
+}
+
+template <class R>
+__device__ __forceinline__ void load_weights(ForwardWeights<R> &weights, const Trainer<R> &trainer,
+                                             const Thread &th) {
+    load_forward_weights<R>(
+        weights, th, trainer.template memory<uint32_t>(trainer.launch.workspace.forward_weights),
+        trainer.parameters(), trainer.p().shape.features);
+}
+template <class R>
+__device__ __forceinline__ void load_weights(BackwardWeights<R> &weights, const Trainer<R> &trainer,
+                                             const Thread &th) {
+    load_backward_weights<R>(
+        weights, th, trainer.template memory<uint32_t>(trainer.launch.workspace.backward_weights));
+}
+
+// Forward over all pieces of this block; what their heads need is in scratch. The last piece stays
+// in shared memory, and `keep` is its tile's.
 template <class R>
 __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
                                              KeepBits &keep) {
     const Batch batch = trainer.shared.batch;
     const int segments = trainer.launch.plan.segments;
-    const int features = trainer.p().shape.features;
     ForwardWeights<R> weights;
-    load_forward_weights<R>(
-        weights, th, trainer.template memory<uint32_t>(trainer.launch.workspace.forward_weights),
-        trainer.parameters(), features);
+    load_weights(weights, trainer, th);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
-        const int tile = trainer.cluster() + k * trainer.clusters();
-        if (k > 0) {
-            if (k % kTilesAhead == 0) {
-                trainer.find_windows(th, batch, k);
-                __syncthreads(); // the windows, for the whole block
-            }
-            if (R::kFirst) {
-                trainer.load_input(th, batch.index, k, trainer.segment(tile, 0, false));
-            }
-            keep = trainer.keep_bits(th, batch.index, tile);
-        }
-        float cell[2] = {0.0f, 0.0f}, hidden[2];
+        const int tile = trainer.tile(k);
+        float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
 #pragma unroll 1
         for (int index = 0; index < segments; ++index) {
-            const bool last = k + 1 == tiles && index + 1 == segments;
-            const Segment segment = trainer.segment(tile, index, !last);
-            if (segments > 1) {
-                if (R::kFirst && index > 0) {
-                    trainer.load_input(th, batch.index, k, segment);
-                }
-                // h before the segment: 0, or what the one before left behind its last slot.
-                for (int i = th.id * 16; i < R::kTileBytes; i += R::kThreads * 16) {
-                    store_shared16(th.slots + R::kPrevious + i,
-                                   index > 0 ? load_shared16(th.tail + i) : make_uint4(0, 0, 0, 0));
-                }
+            if (k > 0 || index > 0) {
+                enter_piece<R>(trainer, th, index > 0 ? k : k - 1, k, index, keep);
             }
-            if (!R::kFirst && th.id < segment.count) {
-                barrier_expect(th.full + 8 * th.id, R::kTileBytes);
+            if (index > 0) {
+                trainer.start(th, trainer.piece(tile, index)) =
+                    make_float4(cell[0], cell[1], hidden[0], hidden[1]);
             }
-            __syncthreads(); // x and h of the first slot
-            if (last) {
-                forward_segment<R, false>(th, weights, segment, keep, features > 16, cell, hidden);
+            if (k + 1 == tiles && index + 1 == segments) {
+                forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
             } else {
-                forward_segment<R, true>(th, weights, segment, keep, features > 16, cell, hidden);
-                piece_boundary<R>();
+                forward_piece<R, false>(trainer, th, weights, index, keep, cell, hidden);
             }
         }
         if (R::kLast) {
@@ -138,7 +155,7 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
                           p.running_var + trainer.model() * R::kHidden);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
-        const int tile = trainer.cluster() + k * trainer.clusters();
+        const int tile = trainer.tile(k);
         const bool last = k + 1 == tiles;
         if (k > 0) {
             __syncthreads(); // the tile before has read shared.output
@@ -165,16 +182,20 @@ __device__ __forceinline__ void head_totals(const Trainer<R> &trainer, const Thr
         trainer.template memory<const float2>(trainer.launch.workspace.sums));
 }
 
-// Fetches a piece that waited in device memory; the slots are free.
+// Brings a piece that was not kept back into shared memory, and its tile's mask into `keep`.
 template <class R>
-__device__ __forceinline__ void load_piece(const Thread &th, const Segment &segment) {
-    if (th.id == 0) {
-        for (int t = segment.count - 1; t >= 0; --t) {
-            barrier_expect(th.loaded + 8 * t, R::kSlotBytes);
-            bulk_load(th.slots + t * R::kSlotBytes, segment.memory + t * R::kSlotBytes,
-                      R::kSlotBytes, th.loaded + 8 * t);
-        }
+__device__ __forceinline__ void run_again(const Trainer<R> &trainer, Thread &th, int from, int k,
+                                          int index, KeepBits &keep, BackwardWeights<R> &backward) {
+    ForwardWeights<R> weights;
+    load_weights(weights, trainer, th); // they arrive while the blocks meet
+    enter_piece<R>(trainer, th, from, k, index, keep);
+    load_weights(backward, trainer, th); // these during the time steps
+    float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
+    if (index > 0) {
+        const float4 start = trainer.start(th, trainer.piece(trainer.tile(k), index));
+        cell[0] = start.x, cell[1] = start.y, hidden[0] = start.z, hidden[1] = start.w;
     }
+    forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
 }
 
 // Backward over all pieces, last first: that one is still in shared memory.
@@ -186,42 +207,33 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
     const auto &workspace = trainer.launch.workspace;
     const int segments = trainer.launch.plan.segments, pieces = tiles * segments;
     const int features = trainer.p().shape.features;
-    const auto tile_of = [&](int n) {
-        return trainer.cluster() + n / segments * trainer.clusters();
-    };
 #pragma unroll 1
     for (int n = pieces - 1; n >= 0; --n) {
-        const int tile = tile_of(n), index = n % segments, piece = trainer.piece(tile, index);
+        const int k = n / segments, index = n % segments;
+        const int tile = trainer.tile(k), piece = trainer.piece(tile, index);
         const bool top = index + 1 == segments; // backward enters the tile here
+        if (n + 1 < pieces) {
+            run_again<R>(trainer, th, (n + 1) / segments, k, index, keep, weights);
+        }
         BackwardState state = {};
-        if (top) {
-            const Batch batch = trainer.shared.batch;
-            if (n + 1 < pieces) {
-                keep = trainer.keep_bits(th, batch.index, tile);
-            }
-            if (R::kLast) {
-                const bool last = n + 1 == pieces;
-                const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
-                const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
-                const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
-                head_gradient<L>(th, trainer.shared.head, batch, tile, hidden, dz,
-                                 trainer.shared.scale.scale, state.dh);
-            }
-        } else {
+        if (!top) {
             const float2 dh = trainer.scratch(th, tile, kGradientCells);
             const float2 dc = trainer.scratch(th, tile, kCarryCells);
             const float2 cell = trainer.scratch(th, tile, kStateCells);
             state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
+        } else if (R::kLast) {
+            const bool last = k + 1 == tiles;
+            const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+            const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
+            const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
+            head_gradient<L>(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
+                             trainer.shared.scale.scale, state.dh);
         }
-        const Segment segment = trainer.segment(tile, index, n + 1 < pieces);
+        const Segment segment = trainer.segment(index);
         if (R::kReceivesGradient && th.id < segment.count) {
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
         }
-        if (n + 1 < pieces) {
-            backward_segment<R, true>(th, weights, segment, keep, top, state);
-        } else {
-            backward_segment<R, false>(th, weights, segment, keep, top, state);
-        }
+        backward_segment<R>(th, weights, segment, keep, top, state);
         if (index > 0) { // for the segment before: not held beside the weight gradients
             trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
             trainer.scratch(th, tile, kCarryCells) = make_float2(state.dc[0], state.dc[1]);
@@ -235,13 +247,6 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
                            trainer.template memory<uint32_t>(workspace.partial) +
                                (size_t)piece * partial_words<L>(features, R::kLayers),
                            overflow, trainer.shared.batch.index + 1);
-        if (n > 0) {
-            piece_boundary<R>();
-            load_piece<R>(th, trainer.segment(tile_of(n - 1), (n - 1) % segments, true));
-            // Again, so that they need not stay in registers beside the weight gradients.
-            load_backward_weights<R>(weights, th,
-                                     trainer.template memory<uint32_t>(workspace.backward_weights));
-        }
     }
 }
 
@@ -295,7 +300,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
     trainer.look_ahead(th, 0);
     __syncthreads(); // the windows, for the whole block
     if (R::kFirst) {
-        trainer.load_input(th, 0, 0, trainer.segment(0, 0, false));
+        trainer.load_input(th, 0, 0, trainer.segment(0));
     }
     barrier.wait(th.id, gridDim.x); // all weights are packed; all blocks have read the scale
 
@@ -312,8 +317,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
                 trainer.look_ahead(th, step + 1); // while the layer above is at its head
             }
             BackwardWeights<R> weights; // they arrive while the grid meets
-            load_backward_weights<R>(
-                weights, th, trainer.template memory<uint32_t>(launch.workspace.backward_weights));
+            load_weights(weights, trainer, th);
             if (R::kLast) {
                 head_totals<R>(trainer, th, barrier);
             }
@@ -344,7 +348,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             shared.batch = trainer.batch(step + 1);
         }
         if (R::kFirst && step + 1 < p.steps) {
-            trainer.load_input(th, step + 1, 0, trainer.segment(0, 0, false));
+            trainer.load_input(th, step + 1, 0, trainer.segment(0));
         }
         barrier.wait(th.id, gradients + gridDim.x);
     }
@@ -369,20 +373,16 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     Thread th;
     th.id = (int)threadIdx.x;
     th.full = shared_address(shared.full);
-    th.loaded = shared_address(shared.loaded);
-    th.full_phase = th.loaded_phase = 0;
+    th.full_phase = 0;
     th.slots = shared_address(slots);
-    th.tail = th.slots + launch.plan.segment_steps * slot_bytes;
-    th.input_gradient =
-        th.slots + L::kTileBytes + launch.plan.segment_steps * Role<L, Op, true, false>::kSlotBytes;
+    th.input_gradient = th.slots + launch.plan.segment_steps * Role<L, Op, true, false>::kSlotBytes;
 
-    // x beyond its features and h before the first time step stay zero.
+    // x beyond its features stays zero.
     for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {
         store_shared16(th.slots + i, make_uint4(0, 0, 0, 0));
     }
     if (th.id < kMaxSegment) {
         barrier_init(th.full + 8 * th.id);
-        barrier_init(th.loaded + 8 * th.id);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads(); // zeros and barriers, for the whole block

@@ -19,10 +19,10 @@ struct Workspace {
     size_t statistics;       // [tiles][H] float2: mean and M2 of the tile's last h
     size_t sums;             // [tiles][H] float2: sum of dz and of dz * xhat
     size_t head;             // [tiles][H + 2]: d(head weight), d(head bias), squared error
-    size_t cells;            // [tiles][kCellScratch][threads] float2: numbers of a thread's cells
-    size_t bias;             // [pieces][L][4H]: d(bias), scaled
-    size_t partial;          // [pieces][words] 2 x 16 bits: d(weights) in fragment order, scaled
-    size_t spill;            // [pieces][L][slots]: shared memory of pieces that wait for backward
+    size_t cells;   // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
+    size_t starts;  // [pieces][L][threads] float4: c and h before the segment
+    size_t bias;    // [pieces][L][4H]: d(bias), scaled
+    size_t partial; // [pieces][words] 2 x 16 bits: d(weights) in fragment order, scaled
     size_t bytes;
 };
 constexpr size_t kCounterBytes = 128; // of a model: [0] arrivals, [16] step that overflowed
@@ -95,20 +95,19 @@ template <class Layout_, class Operand_, bool kFirst_, bool kLast_> struct Role 
     static constexpr int kInputGradientBytes = 32 * L::kHidden; // float2 a thread, one time step
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
-    // Slots, the tile of h that follows the last slot, gradients from the layer above.
+    // Slots, and gradients from the layer above.
     static constexpr size_t shared_bytes(int slots) {
-        return (size_t)slots * (kSlotBytes + (kReceivesGradient ? kInputGradientBytes : 0)) +
-               L::kTileBytes;
+        return (size_t)slots * (kSlotBytes + (kReceivesGradient ? kInputGradientBytes : 0));
     }
 };
 
 // A thread's place and its view of shared memory.
 struct Thread {
     int id;
-    uint32_t slots, tail;    // shared addresses: slot 0; the tile of h after the last slot
+    uint32_t slots;          // shared address of slot 0
     uint32_t input_gradient; // shared address, in the lower layer's block, of dx from above
-    uint32_t full, loaded;   // barriers [kMaxSegment]: data of a slot has arrived
-    uint32_t full_phase, loaded_phase; // bit t: parity of the next wait on slot t
+    uint32_t full;           // barriers [kMaxSegment]: the other layer's data of a slot has arrived
+    uint32_t full_phase;     // bit t: parity of the next wait on slot t
 
     __device__ __forceinline__ int warp() const { return id >> 5; }
     __device__ __forceinline__ int lane() const { return id & 31; }
@@ -121,7 +120,6 @@ struct Thread {
 // A run of time steps of one tile.
 struct Segment {
     int first, count;
-    uint8_t *memory; // forward: copy the slots to it; backward: they come from it. NULL: neither
 };
 
 // One optimiser step's batch.

@@ -62,8 +62,7 @@ __device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_
                  : "memory");
 }
 
-// ---- Barriers in shared memory: one arrival and a number of bytes complete a phase
-// ---------------
+// ---- Barriers in shared memory: one arrival and a number of bytes complete a phase --------------
 __device__ __forceinline__ void barrier_init(uint32_t barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0],1;" ::"r"(barrier) : "memory");
 }
@@ -81,8 +80,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
         : "memory");
 }
 
-// ---- The other block of the cluster
-// --------------------------------------------------------------
+// ---- The other block of the cluster -------------------------------------------------------------
 __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t rank) {
     uint32_t remote;
     asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
@@ -106,20 +104,7 @@ __device__ __forceinline__ void cluster_barrier() {
                      : "memory");
 }
 
-// ---- Bulk copies from device to shared memory
-// ----------------------------------------------------
-__device__ __forceinline__ void fence_async_proxy() {
-    asm volatile("fence.proxy.async;" ::: "memory");
-}
-__device__ __forceinline__ void bulk_load(uint32_t shared, const void *global, uint32_t bytes,
-                                          uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0],[%1],%2,[%3];" ::"r"(shared),
-                 "l"(global), "r"(bytes), "r"(barrier)
-                 : "memory");
-}
-// ---- Arithmetic
-// ----------------------------------------------------------------------------------
+// ---- Arithmetic ---------------------------------------------------------------------------------
 __device__ __forceinline__ float tanh_fast(float x) {
     float y;
     asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));

@@ -26,7 +26,8 @@ class Case:
     """Sizes of a training and the state of `models` models, as the operator takes them."""
 
     def __init__(self, precision="fp16", batch=64, time_steps=20, features=4, hidden=64, layers=2,
-                 dropout=0.2, slope=1.0, windows=300, models=1, seed=1, rate=1e-3):  # fmt: skip
+                 dropout=0.2, slope=1.0, windows=300, models=1, seed=1, rate=1e-3,
+                 forget=0.0):  # fmt: skip
         self.precision, self.batch, self.time_steps = precision, batch, time_steps
         self.features, self.hidden, self.layers = features, hidden, layers
         self.dropout, self.slope, self.models = dropout, slope, models
@@ -40,6 +41,10 @@ class Case:
             [lstm_reference.initial_parameters(features, hidden, layers, 5 + m)
              for m in range(models)]  # fmt: skip
         )
+        for start in self.start:
+            for name, tensor in lstm_reference.split(start, features, hidden, layers).items():
+                if "bias_ih" in name:
+                    tensor[hidden : 2 * hidden] += forget
         self.seeds = [seed + m for m in range(models)]
         self.rates = [rate * (1 + m) for m in range(models)]
         self.ranges = [(0, windows)] * models
@@ -140,6 +145,13 @@ def test_gradient_default_model_matches_float64(precision, batch):
 )  # fmt: skip
 def test_gradient_odd_sizes_match_float64(sizes):
     check_first_gradient(Case("fp16", **sizes))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("time_steps", [37, 64])
+def test_gradient_of_a_long_memory_matches_float64(time_steps, layers):
+    # Open forget gates carry the gradient back over the ends of segments to the first time step.
+    check_first_gradient(Case("fp16", time_steps=time_steps, layers=layers, forget=5.0, batch=40))
 
 
 def test_gradient_ragged_last_batch_matches_float64():
