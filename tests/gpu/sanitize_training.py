@@ -27,7 +27,7 @@ steps = sum(
     for case in (
         Case("fp16", batch=64, windows=150),
         Case("bf16", batch=64, windows=150, models=2),
-        Case("fp16", batch=33, time_steps=7, features=3, hidden=48, layers=1, windows=70),
+        Case("fp16", batch=33, time_steps=7, features=3, hidden=32, layers=1, windows=70),
     )
 )
 
