@@ -2,6 +2,7 @@
 #include <torch/library.h>
 #include <ATen/ops/empty.h>
 #include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -55,6 +56,10 @@ void lstm_train_cuda(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &ex
         return;
     }
     const c10::cuda::CUDAGuard guard(parameters.device());
+    TORCH_CHECK(c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None,
+                "rp::lstm_train_ can't be captured in a CUDA graph: a replay would train the same "
+                "steps again, for first_step is a number of the host; one call takes any number of "
+                "steps");
     rp_lstm_train_params params = {};
     params.shape = {(int32_t)sizes.models,  (int32_t)sizes.features, (int32_t)time_steps,
                     (int32_t)hidden,        (int32_t)layers,         (int32_t)batch,

@@ -14,7 +14,7 @@ market=${RP_MARKET:-$root/../shared/market/sp500-50}
 program=$root/build/default/bin/return-predictor
 benchmarks=$root/tests/benchmarks
 results=$root/results
-gpu=(verify.json benchmark.json bn_leaky_relu.json training_speed.json walk_forward.json gpu-tests.json)
+gpu=(verify.json benchmark.json bn_leaky_relu.json training_speed.json precision.json walk_forward.json gpu-tests.json)
 cpu=(prepare_data.json cpu_lstm.json serving.json evaluation.json universe.json verdicts.json)
 
 usage() { sed -n '4,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
@@ -30,6 +30,7 @@ make_result() { # make_result <file of results/>
             --library "$root/build/default/lib/librp_ops.so" --out "$out" ;;
         fuse_networks.json) "$python" "$benchmarks/fuse_networks.py" --out "$out" ;; # needs timm
         training_speed.json) "$python" "$benchmarks/training_speed.py" --out "$out" ;;
+        precision.json) "$python" "$benchmarks/precision.py" --prices "$market" --out "$out" ;;
         walk_forward.json) walk_forward ;;
         gpu-tests.json) "$root/dev" gpu-test ;;
         prepare_data.json) "$python" "$benchmarks/prepare_data.py" --prices "$market" --out "$out" ;;

@@ -1,7 +1,7 @@
 """Runs the kernels of training in small: the program that sanitize.sh watches beside the case table.
 
 The training kernel with both kinds of operands and an odd size, more models than one, a last batch
-that is not full; the gathering of windows and the dropout of the other configurations, forward and
+that is not full, several segments of time, and more tiles than the device holds at once; the gathering of windows and the dropout of the other configurations, forward and
 backward.
 """
 
@@ -28,6 +28,8 @@ steps = sum(
         Case("fp16", batch=64, windows=150),
         Case("bf16", batch=64, windows=150, models=2),
         Case("fp16", batch=33, time_steps=7, features=3, hidden=32, layers=1, windows=70),
+        Case("fp16", batch=20, time_steps=37, features=17, windows=30),
+        Case("fp16", batch=1100, time_steps=3, windows=1150),
     )
 )
 
