@@ -32,6 +32,7 @@ make_result() { # make_result <file of results/>
         training_speed.json) "$python" "$benchmarks/training_speed.py" --out "$out" ;;
         precision.json) "$python" "$benchmarks/precision.py" --prices "$market" --out "$out" ;;
         walk_forward.json) walk_forward ;;
+        scaling.json) "$python" "$benchmarks/scaling.py" --prices "$market" --out "$out" ;; # two GPUs
         gpu-tests.json) "$root/dev" gpu-test ;;
         prepare_data.json) "$python" "$benchmarks/prepare_data.py" --prices "$market" --out "$out" ;;
         cpu_lstm.json) "$python" "$benchmarks/cpu_lstm.py" --out "$out" ;;
