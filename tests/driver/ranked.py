@@ -57,3 +57,17 @@ def wait_until(condition, seconds=60):
 
 def losses(log):
     return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def train(prices, folder, count, options):
+    """Epoch losses of one model whose batches `count` ranks share; the folder is made."""
+    folder.mkdir()
+    port = free_port()
+    processes = [
+        start(prices, folder / "model", options, rank, count, port, f"--log={folder}/log", command="train")
+        for rank in range(count)
+    ]
+    messages = finish(processes)
+    assert [process.returncode for process in processes] == [0] * count, messages
+    assert sorted(path.name for path in folder.iterdir()) == ["log", "model"]
+    return losses(folder / "log")

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import program
-from ranked import files, finish, free_port, losses, start, wait_until
+from ranked import files, finish, free_port, losses, start, train, wait_until
 
 pytest.importorskip("torch.distributed.run")
 
@@ -155,28 +155,14 @@ def test_environment_that_makes_no_sense_is_refused(prices, tmp_path, name, valu
 SHARED = ("--configuration=cpu", "--hidden=32", "--batch=100", "--epochs=2")
 
 
-def train_shared(prices, folder, count, *options):
-    folder.mkdir()
-    port = free_port()
-    processes = [
-        start(prices, folder / "model", SHARED, rank, count, port, f"--log={folder}/log", *options,
-              command="train")
-        for rank in range(count)
-    ]  # fmt: skip
-    messages = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, messages
-    assert sorted(path.name for path in folder.iterdir()) == ["log", "model"]
-    return losses(folder / "log")
-
-
 def test_batches_shared_by_ranks_give_the_losses_of_one_process(prices, tmp_path):
     (tmp_path / "one").mkdir()
     program.done("train", "--prices", prices, *SHARED, "--threads=1", "--quiet",
                  f"--checkpoint={tmp_path}/one/model", f"--log={tmp_path}/one/log")  # fmt: skip
     one = losses(tmp_path / "one/log")
     # The gradients' terms are added in another order, 78 steps long.
-    assert train_shared(prices, tmp_path / "three", 3) == pytest.approx(one, rel=1e-5)
-    assert train_shared(prices, tmp_path / "again", 3) == losses(tmp_path / "three/log")
+    assert train(prices, tmp_path / "three", 3, SHARED) == pytest.approx(one, rel=1e-5)
+    assert train(prices, tmp_path / "again", 3, SHARED) == losses(tmp_path / "three/log")
     assert (tmp_path / "three/model").read_bytes() == (tmp_path / "again/model").read_bytes()
 
 

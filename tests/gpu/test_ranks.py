@@ -6,7 +6,7 @@ import time
 import pytest
 
 import program
-from ranked import files, finish, free_port, losses, start, wait_until
+from ranked import files, finish, free_port, losses, start, train, wait_until
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -25,31 +25,18 @@ def prices(tmp_path_factory):
     return program.synthesize(tmp_path_factory.mktemp("prices"), tickers=6, days=840, signal=0.3)
 
 
-def train(prices, folder, count, *options):
-    folder.mkdir()
-    port = free_port()
-    processes = [
-        start(prices, folder / "model", SHARED, rank, count, port, f"--log={folder}/log", *options,
-              command="train")
-        for rank in range(count)
-    ]  # fmt: skip
-    messages = finish(processes)
-    assert [process.returncode for process in processes] == [0] * count, messages
-    return losses(folder / "log")
-
-
 def test_batches_shared_by_two_gpus_give_the_losses_of_one(prices, tmp_path):
-    one = train(prices, tmp_path / "one", 1)
+    one = train(prices, tmp_path / "one", 1, SHARED)
     # The gradients' terms are added in another order, 78 steps long.
-    assert train(prices, tmp_path / "two", 2) == pytest.approx(one, rel=1e-5)
-    assert train(prices, tmp_path / "again", 2) == losses(tmp_path / "two/log")
+    assert train(prices, tmp_path / "two", 2, SHARED) == pytest.approx(one, rel=1e-5)
+    assert train(prices, tmp_path / "again", 2, SHARED) == losses(tmp_path / "two/log")
     assert (tmp_path / "two/model").read_bytes() == (tmp_path / "again/model").read_bytes()
 
 
 def test_tensors_travel_by_nccl(prices, tmp_path, monkeypatch):
     monkeypatch.setenv("NCCL_DEBUG", "INFO")
     monkeypatch.setenv("NCCL_DEBUG_FILE", str(tmp_path / "nccl.%p"))
-    train(prices, tmp_path / "two", 2)
+    train(prices, tmp_path / "two", 2, SHARED)
     said = [path.read_text() for path in tmp_path.glob("nccl.*")]
     assert len(said) == 2 and all("nranks 2" in text for text in said)
 
