@@ -81,7 +81,7 @@ def machine():
         "cpu": re.search(r"model name\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text()).group(1),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if gpu else None,
-        "driver": printed_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": printed_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"),
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()),
         "torch": torch.__version__,

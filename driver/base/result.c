@@ -46,11 +46,27 @@ static void write_machine(json *json, const rp_machine *machine) {
     json_end(json);
 }
 
+/* Of absolute paths, also in a list and after '=', only the last part: a file of results is shared,
+ * and the folders of the machine that wrote it mean nothing elsewhere. */
+static void append_argument(text *out, const char *argument) {
+    while (*argument) {
+        size_t length = strcspn(argument, ",=");
+        size_t first = 0;
+        for (size_t i = 0; argument[0] == '/' && i + 1 < length; ++i) {
+            first = argument[i] == '/' ? i + 1 : first;
+        }
+        length += argument[length] != '\0';
+        text_append(out, argument + first, length - first);
+        argument += length;
+    }
+}
+
 void result_begin(json *json, int argc, char **argv, const rp_machine *machine) {
     text command = {0};
     text_append_string(&command, "return-predictor");
     for (int i = 0; i < argc; ++i) {
-        text_printf(&command, " %s", argv[i]);
+        text_append_string(&command, " ");
+        append_argument(&command, argv[i]);
     }
     char date[32] = "";
     const time_t now = time(NULL);

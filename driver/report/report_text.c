@@ -65,7 +65,7 @@ static void model_table(text *out, const report *r) {
     bool seeds = r->model_count > 1;
     text_printf(out, "\n%-27s %12s   %-26s%s\n", "LSTM", "value", "95% interval",
                 seeds ? "  seeds: mean +- sd" : "");
-    for (int s = 0; s < STATISTIC_COUNT; s++) {
+    for (statistic s = 0; s < STATISTIC_COUNT; s++) {
         char value[STATISTIC_TEXT], low[STATISTIC_TEXT], high[STATISTIC_TEXT], range[64] = "";
         interval around = r->intervals.value[s];
         statistic_format(value, s, r->model_statistics[0].value[s]);

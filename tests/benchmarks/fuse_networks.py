@@ -94,9 +94,8 @@ def main():
         versions = {"torch": torch.__version__, "timm": timm.__version__}
         if options.device == "cuda":
             versions["gpu"] = torch.cuda.get_device_name()
-        command = " ".join(["python", *sys.argv])
         content = {"batch": options.batch, "size": options.size, "rows": rows}
-        result_file.write(options.out, command, content, **versions)
+        result_file.write(options.out, content, **versions)
 
 
 if __name__ == "__main__":

@@ -143,9 +143,8 @@ def main():
     losses = loss_study(arguments.prices)
     for row in losses["rows"]:
         print(*row.values(), flush=True)
-    command = "python tests/benchmarks/precision.py " + " ".join(sys.argv[1:])
     result_file.write(
-        arguments.out, command, {"gradients": gradients, "losses": losses},
+        arguments.out, {"gradients": gradients, "losses": losses},
         gpu=torch.cuda.get_device_name(), torch=torch.__version__,
         cudnn=str(torch.backends.cudnn.version()),
     )  # fmt: skip

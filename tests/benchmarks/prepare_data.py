@@ -127,8 +127,7 @@ def main():
     if not arguments.prices.is_dir():
         sys.exit(f"no prices at {arguments.prices}: name a folder by --prices or RP_MARKET")
     row = compare(arguments.prices, arguments.repeats)
-    command = " ".join(["tests/benchmarks/prepare_data.py", *sys.argv[1:]])
-    result_file.write(arguments.out, command, {"rows": [row]}, polars=polars.__version__)
+    result_file.write(arguments.out, {"rows": [row]}, polars=polars.__version__)
     print({k: v for k, v in row.items() if k not in ("seconds", "polars_seconds")})
 
 

@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("RP_BUILD", ROOT / "build/default")) / "bin/return-predictor"
@@ -28,10 +30,17 @@ def machine(**versions):
     }
 
 
-def write(path, command, content, **versions):
+def command():
+    """How this program was started; of absolute paths, which mean nothing elsewhere, the last part."""
+    program = pathlib.Path(sys.argv[0]).resolve()
+    arguments = [re.sub(r"(?<![^,=])/([^,/]+/)*(?=[^,/])", "", argument) for argument in sys.argv[1:]]
+    return " ".join(["python", str(program.relative_to(ROOT)), *arguments])
+
+
+def write(path, content, **versions):
     result = {
         "schema": 1,
-        "command": command,
+        "command": command(),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         "machine": machine(**versions),

@@ -100,8 +100,7 @@ def main():
         )
     gpu = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
                          capture_output=True, text=True, check=True).stdout.split("\n")  # fmt: skip
-    result_file.write(arguments.out, " ".join(["tests/benchmarks/scaling.py", *sys.argv[1:]]),
-                      {"rows": rows}, gpu=gpu[0], gpus=arguments.ranks)  # fmt: skip
+    result_file.write(arguments.out, {"rows": rows}, gpu=gpu[0], gpus=arguments.ranks)
 
 
 if __name__ == "__main__":

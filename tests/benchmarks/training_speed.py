@@ -16,6 +16,8 @@ import sys
 
 import torch
 
+import result_file
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FEATURES, TIME_STEPS, HIDDEN, DROPOUT = 4, 20, 64, 0.2
 
@@ -229,7 +231,7 @@ def main():
             print(f"jax is not measured: {reason}", file=sys.stderr)
     result = {
         "schema": 1,
-        "command": "python " + " ".join(["tests/benchmarks/training_speed.py", *sys.argv[1:]]),
+        "command": result_file.command(),
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(),

@@ -112,8 +112,7 @@ def main():
         if old["commit"] == result_file.commit():
             rows += [row for row in old["rows"] if (row["rows"], row["network"]) not in known]
     rows.sort(key=lambda row: (row["network"]["hidden"], row["rows"]))
-    command = "tests/benchmarks/universe.py, by row: --tickers N --layers L --hidden H"
-    result_file.write(arguments.out, command, {"rows": rows})
+    result_file.write(arguments.out, {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def write(path, protocol, rows):
         "signals": [summary(s, [row for row in rows if row["signal"] == s]) for s in signals],
         "rows": rows,
     }
-    result_file.write(path, "tests/benchmarks/verdicts.py", content)
+    result_file.write(path, content)
 
 
 if __name__ == "__main__":

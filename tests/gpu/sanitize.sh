@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # compute-sanitizer's four tools over programs that use the project's kernels, each after a planted
-# bug that it must find. Run on a machine with a GPU:
+# bug that it must find. Leaves a row for results/reliability.json. Run on a machine with a GPU:
 #
 #     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY] [-- PROGRAM ARGUMENTS...]
 #
@@ -21,24 +21,25 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 nvcc -arch=native -o "$folder/planted_bugs" "$here/planted_bugs.cu" || exit 1
 
-failed=0
 # watch EXPECTED LABEL TOOL COMMAND...: EXPECTED 0: clean; 9: a finding.
 watch() {
-    local expected=$1 label=$2 tool=$3 status=0
+    local expected=$1 label=$2 tool=$3 status=0 log
     shift 3
+    log=$(mktemp -p "$folder")
     # Without PyTorch's cache each tensor is an allocation of its own, with its own end.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        "$@" >"$folder/log" 2>&1 || status=$?
+        "$@" >"$log" 2>&1 || status=$?
     if [ "$status" = "$expected" ]; then
-        echo "ok    $tool: $label"
+        echo "ok    $tool: $label" | tee -a "$folder/outcomes"
     else
-        echo "FAIL  $tool: $label (exit $status, expected $expected)"
-        tail -n 30 "$folder/log"
-        failed=1
+        echo "FAIL  $tool: $label (exit $status, expected $expected)" | tee -a "$folder/outcomes"
+        grep -v '^frame #' "$log" | head -n 40
     fi
 }
 
-for tool in memcheck racecheck initcheck synccheck; do
+watch_all() { # watch_all TOOL COMMAND...
+    local tool=$1 only
+    shift
     watch 9 "planted bug found" "$tool" "$folder/planted_bugs" "$tool"
     # Only our kernels; but initcheck must see PyTorch's write what ours read.
     only=(--kernel-name kernel_substring=rp_kernels)
@@ -48,5 +49,17 @@ for tool in memcheck racecheck initcheck synccheck; do
     if [ $# -gt 0 ]; then
         watch 0 "$*" "$tool" "$@"
     fi
+}
+
+for tool in memcheck racecheck initcheck synccheck; do # side by side: each takes minutes
+    watch_all "$tool" "$@" &
 done
-exit $failed
+wait
+found=$(grep -c ^FAIL "$folder/outcomes")
+PYTHONPATH=$here/../reliability "$python" - "$folder/outcomes" "$SECONDS" "$found" <<'PYTHON'
+import sys, record
+outcomes, seconds, found = open(sys.argv[1]).read().splitlines(), int(sys.argv[2]), int(sys.argv[3])
+record.write_row("compute-sanitizer, each tool after a planted bug that it found", "kernels",
+                 len(outcomes), seconds, found, outcomes=sorted(outcomes), gpu=record.machine()["gpu"])
+PYTHON
+[ "$found" = 0 ]
