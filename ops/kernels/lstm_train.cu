@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
 constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
-constexpr int kMaxBatch = 1 << 14; // a piece's weight gradients take 100 KB of device memory
+constexpr int kMaxBatch = 1 << 14;               // a tile's weight gradients take 100 or 200 KB
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
     switch (shape.precision) {
@@ -21,29 +21,39 @@ const void *find_kernel(const rp_lstm_train_shape &shape) {
         return lstm_train_kernel_fp16(shape.hidden, shape.layers);
     case RP_LSTM_BF16:
         return lstm_train_kernel_bf16(shape.hidden, shape.layers);
+    case RP_LSTM_TF32:
+        return lstm_train_kernel_tf32(shape.hidden, shape.layers);
+    case RP_LSTM_FP32:
+        return lstm_train_kernel_fp32(shape.hidden, shape.layers);
+    }
+    return nullptr;
+}
+
+// use(Layout()) with a layout of the shape's sizes.
+template <class Use> auto with_layout(const rp_lstm_train_shape &shape, const Use &use) {
+    const auto of_hidden = [&](auto operand) {
+        using Op = decltype(operand);
+        return shape.hidden == 64 ? use(Layout<64, Op>()) : use(Layout<32, Op>());
+    };
+    switch (shape.precision) {
+    case RP_LSTM_TF32:
+        return of_hidden(Tf32());
+    case RP_LSTM_FP32:
+        return of_hidden(Fp32());
     default:
-        return nullptr;
+        return of_hidden(Fp16()); // or Bf16: the same
     }
 }
 
-template <class L> size_t shared_bytes(int slots, int layers) {
-    using Alone = Role<L, Fp16, true, true>;
-    using Lower = Role<L, Fp16, true, false>;
-    using Upper = Role<L, Fp16, false, true>;
-    return layers == 1 ? Alone::shared_bytes(slots)
-                       : std::max(Lower::shared_bytes(slots), Upper::shared_bytes(slots));
-}
-
-// Segments of equal length, as few as fit in shared memory.
+// Segments as long as fit in shared memory; the first has what is left.
 template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape) {
-    plan->segments = 0;
-    do {
-        ++plan->segments;
-        plan->segment_steps = (shape.time_steps + plan->segments - 1) / plan->segments;
-        plan->shared_bytes = shared_bytes<L>(plan->segment_steps, shape.layers);
-    } while (plan->segment_steps > kMaxSegment ||
-             plan->shared_bytes > kSharedBytes - kStaticSharedBytes);
-    plan->segments = (shape.time_steps + plan->segment_steps - 1) / plan->segment_steps;
+    int steps = std::min(shape.time_steps, kMaxSegment);
+    while (SharedPlan<L>::bytes(steps, shape.layers) > kSharedBytes - kStaticSharedBytes) {
+        --steps;
+    }
+    plan->segment_steps = steps;
+    plan->segments = (shape.time_steps + steps - 1) / steps;
+    plan->shared_bytes = SharedPlan<L>::bytes(steps, shape.layers);
 }
 
 template <class L>
@@ -64,15 +74,16 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
     w.cells = take(tiles * shape.layers * kCellScratch * L::kThreads * sizeof(float2));
     w.starts = take(plan.segments > 1 ? pieces * shape.layers * L::kThreads * sizeof(float4) : 0);
-    w.bias = take(pieces * shape.layers * L::kThreads * sizeof(float));
-    w.partial = take(4 * pieces * partial_words<L>(shape.features, shape.layers));
+    w.bias = take(tiles * shape.layers * L::kThreads * sizeof(float));
+    w.partial = take(tiles * L::partial_pairs(shape.features, shape.layers) *
+                     sizeof(typename L::Operand::Sum));
     w.bytes = end;
     return w;
 }
 
 Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
-    return shape.hidden == 64 ? workspace_of<Layout<64>>(plan, shape)
-                              : workspace_of<Layout<32>>(plan, shape);
+    return with_layout(shape,
+                       [&](auto layout) { return workspace_of<decltype(layout)>(plan, shape); });
 }
 
 cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm_train_plan &plan,
@@ -101,11 +112,10 @@ int rp_lstm_train_supported(const rp_lstm_train_shape *shape, const char **reaso
     } else if (shape->layers < 1 || shape->layers > 2) {
         *reason = "the training kernel takes 1 or 2 layers";
     } else if (shape->hidden != 32 && shape->hidden != 64) {
-        *reason = "the training kernel keeps its weights in registers: hidden size 32 or 64";
+        *reason = "the training kernel takes hidden size 32 or 64: the weights of a larger one do "
+                  "not fit in a multiprocessor's registers";
     } else if (shape->batch < 1 || shape->batch > kMaxBatch) {
         *reason = "the training kernel takes batches of 1 to 16384";
-    } else if (find_kernel(*shape) == nullptr) {
-        *reason = "the training kernel has fp16 and bf16 operands";
     }
     return *reason == nullptr;
 }
@@ -125,11 +135,7 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     }
     *plan = {};
     plan->tiles = (shape->batch + kRows - 1) / kRows;
-    if (shape->hidden == 64) {
-        plan_segments<Layout<64>>(plan, *shape);
-    } else {
-        plan_segments<Layout<32>>(plan, *shape);
-    }
+    with_layout(*shape, [&](auto layout) { plan_segments<decltype(layout)>(plan, *shape); });
     const void *kernel = find_kernel(*shape);
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              (int)plan->shared_bytes);
@@ -169,6 +175,8 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_ls
     launch.log_beta1 = std::log(params->beta1);
     launch.log_beta2 = std::log(params->beta2);
     const void *kernel = find_kernel(shape);
+    const size_t input_bytes =
+        with_layout(shape, [](auto layout) { return 4 * (size_t)layout.kInputPartWords; });
     for (int first = 0; first < shape.models; first += plan->models_per_launch) {
         const int models = std::min(plan->models_per_launch, shape.models - first);
         launch.model = first;
@@ -178,7 +186,7 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_ls
         if (error == cudaSuccess) {
             error = cudaMemset2DAsync(memory + plan->models_per_launch * kCounterBytes +
                                           launch.workspace.forward_weights,
-                                      plan->model_bytes, 0, 4 * 64 * shape.hidden, models, stream);
+                                      plan->model_bytes, 0, input_bytes, models, stream);
         }
         if (error != cudaSuccess) {
             return error;

@@ -41,7 +41,7 @@ typedef struct rp_lstm_train_plan {
     int32_t clusters;          /* of each model; one thread block a layer */
     int32_t tiles;             /* of 8 batch rows each */
     int32_t segments;          /* the T time steps in runs that fit in shared memory */
-    int32_t segment_steps;     /* of the longest run */
+    int32_t segment_steps;     /* of every run but the first, which has the rest */
     size_t shared_bytes;       /* of a block */
     size_t model_bytes;        /* workspace of one model */
     size_t workspace_bytes;    /* of one launch */

@@ -9,7 +9,7 @@
 
 namespace rp_lstm {
 
-// A fragments [unit block of 8][k = 4 unit + gate]: rows 0-7 are this warp's 8 columns of W_h, rows
+// A fragments [group][k = 4 unit + gate]: rows 0-7 are this warp's 8 columns of W_h, rows
 // 8-15 those of W_x, so one mma yields dh and dx of the thread's own cells. The first layer needs
 // no dx: its rows 8-15 are zero and not stored.
 template <class R> struct BackwardWeights {
@@ -40,36 +40,36 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
                                                  const Segment &segment, const KeepBits &keep,
                                                  bool top, BackwardState &state) {
     using Op = typename R::Operand;
-    constexpr int kGroups = R::kBackwardGroups, kHalf = kGroups / 2;
-    const int row0 = 2 * th.q(), in_half = th.unit() & 31; // tiles of 32 units: 8 rows of 256 bytes
-    const uint32_t store0 = (th.unit() >> 5) * 2048 + row0 * 256 +
-                            ((in_half >> 1 ^ gate_swizzle(row0)) << 4) + (in_half & 1) * 8;
-    const uint32_t fragment = th.g() * 256 + ((th.q() ^ gate_swizzle(th.g())) << 4);
-    using Below = Role<typename R::L, Op, true, false>;
+    constexpr int kGroups = R::kBackwardGroups;
+    constexpr int kUnitBytes = 4 * R::kBytes; // of a unit's d(gates) in one row
+    const int row0 = 2 * th.q(), place = th.unit() * kUnitBytes;
+    const uint32_t store0 = place / kGateRow * kGatePart + row0 * kGateRow +
+                            ((place % kGateRow >> 4 ^ gate_swizzle(row0)) << 4) + place % 16;
+    const uint32_t fragment = th.g() * kGateRow + ((th.q() ^ gate_swizzle(th.g())) << 4);
+    constexpr int kGradientStride = SharedPlan<typename R::L>::kGradientStride;
     const uint32_t below =
         R::kSendsGradient ? address_in_block(th.input_gradient, 0) + th.id * 8 : 0;
     const uint32_t below_full = R::kSendsGradient ? address_in_block(th.full, 0) : 0;
 
     // Coefficients of dh and dc in the gate gradients, made one time step ahead.
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
-    uint4 gates;
+    typename Op::Gates gates;
     float2 previous_cell;
     auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
-        gates = load_shared16(slot + th.id * 16);
+        gates.load(slot, th.id, R::kThreads);
         previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
     };
     auto coefficients = [&](bool last_time_step) {
-        const float2 i2 = unpack_fp16(gates.x), f2 = unpack_fp16(gates.y);
-        const float2 g2 = unpack_fp16(gates.z), o2 = unpack_fp16(gates.w);
-        const float i[2] = {i2.x, i2.y}, f[2] = {f2.x, f2.y}, g[2] = {g2.x, g2.y};
-        const float o[2] = {o2.x, o2.y}, before[2] = {previous_cell.x, previous_cell.y};
+        float i[2], f[2], g[2], o[2];
+        gates.get(i, f, g, o);
+        const float before[2] = {previous_cell.x, previous_cell.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             if (last_time_step) {
                 state.cell[e] = fmaf(f[e], before[e], i[e] * g[e]);
             }
-            const float tanh_c = tanh_fast(state.cell[e]);
+            const float tanh_c = Op::tanh(state.cell[e]);
             to_o[e] = tanh_c * fmaf(-o[e], o[e], o[e]);
             to_c[e] = o[e] * fmaf(-tanh_c, tanh_c, 1.0f);
             to_i[e] = g[e] * fmaf(-i[e], i[e], i[e]);
@@ -82,8 +82,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     auto receive = [&](int t, float(&dx)[2]) {
         barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
         th.full_phase ^= 1u << t;
-        const float2 v =
-            load_shared_float2(th.input_gradient + t * R::kInputGradientBytes + th.id * 8);
+        const float2 v = load_shared_float2(th.input_gradient + t * kGradientStride + th.id * 8);
         dx[0] = v.x * keep.factor(0, segment.first + t);
         dx[1] = v.y * keep.factor(1, segment.first + t);
     };
@@ -112,8 +111,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             d[e][2] = dc * to_g[e];
             d[e][3] = state.dh[e] * to_o[e];
             state.dc[e] = dc * forget[e];
-            store_shared8(e ? ((slot + store0) ^ R::kOddRow) + 256 : slot + store0,
-                          Op::pack(d[e][0], d[e][1]), Op::pack(d[e][2], d[e][3]));
+            store_pairs(e ? ((slot + store0) ^ R::kOddRow) + kGateRow : slot + store0,
+                        Op::pack(d[e][0], d[e][1]), Op::pack(d[e][2], d[e][3]));
         }
         const bool product = R::kSendsGradient || segment.first + t > 0;
         if (!product) {
@@ -124,34 +123,36 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             break;
         }
         __syncthreads(); // d(gates) of all units are in the slot
-        uint4 b0[kHalf], b1[kHalf];
-        auto load_half = [&](int part, uint4(&b)[kHalf]) {
+        constexpr int kPart = kGroups < 8 ? kGroups / 2 : 4, kParts = kGroups / kPart;
+        uint4 b[2][kPart]; // two parts of the k: one arrives while the other is multiplied
+        auto load_part = [&](int part) {
 #pragma unroll
-            for (int j = 0; j < kHalf; ++j) {
-                const int group = part * kHalf + j; // 4 groups of 32 k in a row of 256 bytes
-                b[j] = load_shared16(((slot + fragment) ^ (group & 1) << 6) + (group >> 2) * 2048 +
-                                     (group >> 1 & 1) * 128);
+            for (int j = 0; j < kPart; ++j) {
+                const int group = part * kPart + j; // of 4 in a row
+                b[part & 1][j] = load_shared16(((slot + fragment) ^ (group & 1) << 6) +
+                                               (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
             }
         };
         float chain[4][4];
-        auto multiply_half = [&](int part, const uint4(&b)[kHalf]) {
+        auto multiply_part = [&](int part) {
 #pragma unroll
-            for (int j = 0; j < kHalf; ++j) {
-                const int group = part * kHalf + j;
+            for (int j = 0; j < kPart; ++j) {
+                const int group = part * kPart + j;
+                const uint4 k = b[part & 1][j];
                 float(&c0)[4] = chain[2 * (j & 1)];
                 float(&c1)[4] = chain[2 * (j & 1) + 1];
                 if (R::kFirst) {
                     const uint4 a = w.fragment[group][0];
-                    Op::mma(c0, make_uint4(a.x, 0, a.y, 0), b[j].x, b[j].y);
-                    Op::mma(c1, make_uint4(a.z, 0, a.w, 0), b[j].z, b[j].w);
+                    Op::mma(c0, make_uint4(a.x, 0, a.y, 0), k.x, k.y);
+                    Op::mma(c1, make_uint4(a.z, 0, a.w, 0), k.z, k.w);
                 } else {
-                    Op::mma(c0, w.fragment[group][0], b[j].x, b[j].y);
-                    Op::mma(c1, w.fragment[group][R::kFirst ? 0 : 1], b[j].z, b[j].w);
+                    Op::mma(c0, w.fragment[group][0], k.x, k.y);
+                    Op::mma(c1, w.fragment[group][R::kFirst ? 0 : 1], k.z, k.w);
                 }
             }
         };
-        load_half(0, b0);
-        load_half(1, b1);
+        load_part(0);
+        load_part(1);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
             chain[k][0] = chain[k][1] = chain[k][2] = chain[k][3] = 0.0f;
@@ -162,12 +163,19 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         if (t > 1) {
             load(t - 2);
         }
-        multiply_half(0, b0);
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            state.bias[k] += d[0][k] + d[1][k];
+        for (int part = 0; part < kParts; ++part) {
+            multiply_part(part);
+            if (part + 2 < kParts) {
+                load_part(part + 2);
+            }
+            if (part == 0) {
+#pragma unroll
+                for (int k = 0; k < 4; ++k) {
+                    state.bias[k] += d[0][k] + d[1][k];
+                }
+            }
         }
-        multiply_half(1, b1);
         float dx[2] = {0.0f, 0.0f};
         if (R::kReceivesGradient && t > 0) {
             receive(t - 1, dx);
@@ -177,134 +185,276 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             state.dh[e] = dx[e] + (chain[0][e] + chain[1][e]) + (chain[2][e] + chain[3][e]);
         }
         if (R::kSendsGradient) {
-            send8(below + t * Below::kInputGradientBytes,
+            send8(below + t * kGradientStride,
                   (chain[0][2] + chain[1][2]) + (chain[2][2] + chain[3][2]),
                   (chain[0][3] + chain[1][3]) + (chain[2][3] + chain[3][3]), below_full + 8 * t);
         }
     }
 }
 
-// Sum of the thread's bias gradients over the 8 rows, to bias [4H] (gate-major) in device memory.
+// Sum of the thread's bias gradients over the 8 rows, to the tile's bias [4H] (gate-major) in
+// device memory. `adds` to what the segments after this one have left there.
 template <class R>
 __device__ __forceinline__ void store_bias_gradient(const Thread &th, const BackwardState &state,
-                                                    float *bias) {
+                                                    float *bias, bool adds) {
+    float before[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    bias += th.unit();
+    if (adds) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            before[k] = __ldcg(bias + k * R::kHidden);
+        }
+    }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         float sum = state.bias[k];
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         if (th.q() == 0) {
-            __stcg(bias + k * R::kHidden + th.unit(), sum);
+            __stcg(bias + k * R::kHidden, before[k] + sum);
         }
     }
 }
 
+// The operands of d(W) for one mma depth after another: multiply(a [4 m], b [blocks], x [2
+// blocks]). Bases are those of chunk 0 of this lane's row; the chunk's number is XORed in, as slots
+// begin on 256 bytes.
+template <class R, class Multiply>
+__device__ __forceinline__ void weight_products(const Thread &th, int count, int row_group,
+                                                int side, int first_block, bool has_input,
+                                                const Multiply &multiply) {
+    constexpr int kBlocks = R::kHidden / (R::kFirst ? 16 : 8);
+    const uint32_t column_tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput);
+    const uint32_t x_tile = th.slots + R::kInput;
+    const int gate_place = row_group * 64 * R::kBytes;
+    const uint32_t gate_tile = th.slots + gate_place / kGateRow * kGatePart + gate_place % kGateRow;
+    if constexpr (R::kBytes == 2) {
+        const int matrix = th.lane() >> 3, row = th.lane() & 7;
+        const uint32_t gates =
+            gate_tile + row * kGateRow + (((matrix & 1) ^ gate_swizzle(row)) << 4);
+        const uint32_t columns = column_tile + row * R::kTileRow +
+                                 (((first_block | matrix >> 1) ^ R::swizzle(row)) << 4);
+        const uint32_t x_columns = x_tile + row * 64 + ((2 * side + (matrix >> 1)) << 4);
+        // Time steps t and t + 1, or t alone and zeros.
+        const auto two_time_steps = [&](int t, auto alone) {
+            constexpr bool kAlone = decltype(alone)::value;
+            const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
+            const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
+            uint4 a[4];
+            uint32_t b[kBlocks][2], x[2][2], v[4];
+#pragma unroll
+            for (int n = 0; n < kBlocks; n += 2) {
+                load_matrix_transposed((columns + b_slot) ^ n << 4, v);
+                b[n][0] = v[0], b[n][1] = v[1], b[n + 1][0] = v[2], b[n + 1][1] = v[3];
+            }
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+                load_matrix_transposed((gates + a_slot) ^ m << 5, v);
+                a[m] = make_uint4(v[0], v[1], kAlone ? 0 : v[2], kAlone ? 0 : v[3]);
+            }
+            if (has_input) {
+                load_matrix_transposed(x_columns + b_slot, v);
+                x[0][0] = v[0], x[0][1] = v[1], x[1][0] = v[2], x[1][1] = v[3];
+            }
+            multiply(a, b, x);
+        };
+#pragma unroll 2
+        for (int t = 0; t + 1 < count; t += 2) {
+            two_time_steps(t, std::false_type());
+        }
+        if (count & 1) {
+            two_time_steps(count - 1, std::true_type());
+        }
+    } else {
+        // The lane's batch rows are 2q and 2q + 1; its columns are g of 8, in two chunks.
+        const int row = 2 * th.q();
+        const uint32_t in_chunk = (th.g() & 3) * 4, chunk = th.g() >> 2;
+        const uint32_t gates =
+            gate_tile + row * kGateRow + ((chunk ^ gate_swizzle(row)) << 4) + in_chunk;
+        const uint32_t x_columns = x_tile + side * 512 + row * 64 + th.g() * 4;
+        uint32_t columns;
+        if constexpr (R::kHiddenBytes == 2) { // four blocks' rows, a chunk each, for ldmatrix
+            const int tile_row = th.lane() & 7, tile_block = th.lane() >> 3;
+            columns = column_tile + tile_row * R::kTileRow +
+                      (((first_block | tile_block) ^ R::swizzle(tile_row)) << 4);
+        } else {
+            columns = column_tile + row * R::kTileRow +
+                      (((2 * first_block | chunk) ^ R::swizzle(row)) << 4) + in_chunk;
+        }
+#pragma unroll 1
+        for (int t = 0; t < count; ++t) {
+            const uint32_t slot = t * R::kSlotBytes;
+            uint4 a[4];
+            uint32_t b[kBlocks][2], x[2][2];
+            if constexpr (R::kHiddenBytes == 2) {
+                static_assert(kBlocks % 2 == 0);
+#pragma unroll
+                for (int n = 0; n < kBlocks; n += 4) {
+                    uint32_t v[4];
+                    load_matrix_transposed((columns + slot) ^ n << 4, v);
+#pragma unroll
+                    for (int k = 0; k < 4 && n + k < kBlocks; ++k) {
+                        const uint2 rows = R::Operand::widen(v[k]);
+                        b[n + k][0] = rows.x, b[n + k][1] = rows.y;
+                    }
+                }
+            } else {
+#pragma unroll
+                for (int n = 0; n < kBlocks; ++n) {
+                    const uint32_t address = (columns + slot) ^ n << 5;
+                    b[n][0] = load_shared4(address);
+                    b[n][1] = load_shared4((address ^ R::kOddRow) + R::kTileRow);
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+                const uint32_t address = (gates + slot) ^ m << 6;
+                a[m] = make_uint4(load_shared4(address), load_shared4(address ^ 32),
+                                  load_shared4((address ^ R::kOddRow) + kGateRow),
+                                  load_shared4((address ^ R::kOddRow ^ 32) + kGateRow));
+            }
+            if (has_input) {
+#pragma unroll
+                for (int n = 0; n < 2; ++n) {
+                    x[n][0] = load_shared4(x_columns + slot + n * 32);
+                    x[n][1] = load_shared4(x_columns + slot + n * 32 + 64);
+                }
+            }
+            multiply(a, b, x);
+        }
+    }
+}
+
+// Sums of two rows of d(weights), each of two columns, in device memory.
+__device__ __forceinline__ void load_sums(const uint32_t *place, uint32_t (&v)[2]) {
+    const uint2 both = __ldcg((const uint2 *)place);
+    v[0] = both.x, v[1] = both.y;
+}
+__device__ __forceinline__ void load_sums(const float2 *place, float2 (&v)[2]) {
+    const float4 both = __ldcg((const float4 *)place);
+    v[0] = make_float2(both.x, both.y), v[1] = make_float2(both.z, both.w);
+}
+__device__ __forceinline__ void store_sums(uint32_t *place, uint32_t low, uint32_t high) {
+    __stcg((uint2 *)place, make_uint2(low, high));
+}
+__device__ __forceinline__ void store_sums(float2 *place, float2 low, float2 high) {
+    __stcg((float4 *)place, make_float4(low.x, low.y, high.x, high.y));
+}
+
+template <class Op>
+__device__ __forceinline__ void add_sums(const typename Op::Sum (&sums)[2], float (&v)[4]) {
+    const float2 low = Op::unpack_sum(sums[0]), high = Op::unpack_sum(sums[1]);
+    v[0] += low.x, v[1] += low.y, v[2] += high.x, v[3] += high.y;
+}
+
 // d(W) [4H][columns] = sum over the segment's time steps and rows of d(gates)^T [x | h(t-1)], by
-// mma with k = 2 time steps x 8 rows; to `partial` in fragment order. fp16: when a number in it is
-// not finite, *overflow = stamp.
+// mma with k = 8 rows of one time step, or of two with 16-bit operands; to the tile's `partial` in
+// fragment order. `adds` to what the segments after this one have left there. fp16: when a number
+// in it is not finite, *overflow = stamp.
 template <class R>
-__device__ __forceinline__ void weight_gradient(Thread th, int count, int features,
-                                                uint32_t *partial, unsigned *overflow,
-                                                unsigned stamp) {
+__device__ __forceinline__ void weight_gradient(Thread th, int count, int features, bool adds,
+                                                typename R::Operand::Sum *partial,
+                                                unsigned *overflow, unsigned stamp) {
     using Op = typename R::Operand;
+    using Sum = typename Op::Sum;
     th.id = computed_here(th.id);
-    constexpr int kPairs = R::kHidden / (R::kFirst ? 32 : 16); // of 8-column blocks, of a warp
+    constexpr int kBlocks = R::kHidden / (R::kFirst ? 16 : 8); // of 8 columns, of a warp
     const int row_group = th.warp() >> 1, side = th.warp() & 1;
-    const int matrix = th.lane() >> 3, row = th.lane() & 7;
     // An upper layer's even warps take the input's columns, its odd ones h(t-1)'s.
-    const int first_block = R::kFirst ? side * (R::kHidden / 16) : 0;
-    const int inputs = R::kFirst ? input_blocks(features) : R::kHidden / 8;
-    const bool has_input = R::kFirst && 2 * side < inputs;
-    float sum[4][2 * kPairs][4], input_sum[R::kFirst ? 4 : 1][2][4];
+    const int first_block = R::kFirst ? side * kBlocks : 0;
+    const int inputs = R::kFirst ? R::input_blocks(features) : R::kHidden / 8;
+    float sum[4][kBlocks][4], input_sum[R::kFirst ? 4 : 1][2][4];
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
 #pragma unroll
-        for (int n = 0; n < 2 * kPairs; ++n) {
+        for (int n = 0; n < kBlocks; ++n) {
             sum[m][n][0] = sum[m][n][1] = sum[m][n][2] = sum[m][n][3] = 0.0f;
         }
 #pragma unroll
         for (int n = 0; R::kFirst && n < 2; ++n) {
-            float(&z)[4] = input_sum[R::kFirst ? m : 0][n];
-            z[0] = z[1] = z[2] = z[3] = 0.0f;
+            float(&v)[4] = input_sum[R::kFirst ? m : 0][n];
+            v[0] = v[1] = v[2] = v[3] = 0.0f;
         }
     }
-    // Bases of chunk 0 of this lane's row; the chunk's number is XORed in, as slots begin on 128
-    // bytes. 64 gate rows are half of a 128-wide tile.
-    const uint32_t gates = th.slots + (row_group >> 1) * 2048 + row * 256 + (row_group & 1) * 128 +
-                           (((matrix & 1) ^ gate_swizzle(row)) << 4);
-    const uint32_t tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput) +
-                          row * R::kTileRow +
-                          (((first_block | matrix >> 1) ^ R::swizzle(row)) << 4);
-    const uint32_t input = th.slots + R::kInput + row * 64 + ((2 * side + (matrix >> 1)) << 4);
-    // One mma depth: time steps t and t + 1, or t alone and zeros.
-    auto two_time_steps = [&](int t, auto alone) {
-        constexpr bool kAlone = decltype(alone)::value;
-        const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
-        const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
-        uint32_t a[4][4], b[kPairs][4], x[4];
-#pragma unroll
-        for (int n = 0; n < kPairs; ++n) {
-            load_matrix_transposed((tile + b_slot) ^ n << 5, b[n]);
-        }
+    const bool has_input = R::kFirst && 2 * side < inputs;
+    const auto multiply = [&](const uint4(&a)[4], const uint32_t(&b)[kBlocks][2],
+                              const uint32_t(&x)[2][2]) {
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
-            load_matrix_transposed((gates + a_slot) ^ m << 5, a[m]);
-        }
-        if (R::kFirst && has_input) {
-            load_matrix_transposed(input + b_slot, x);
-        }
 #pragma unroll
-        for (int m = 0; m < 4; ++m) {
-            const uint4 fragment =
-                make_uint4(a[m][0], a[m][1], kAlone ? 0 : a[m][2], kAlone ? 0 : a[m][3]);
-#pragma unroll
-            for (int n = 0; n < 2 * kPairs; ++n) {
-                Op::mma(sum[m][n], fragment, b[n >> 1][2 * (n & 1)], b[n >> 1][2 * (n & 1) + 1]);
+            for (int n = 0; n < kBlocks; ++n) {
+                Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
             }
-            if (R::kFirst && has_input) {
-                Op::mma(input_sum[R::kFirst ? m : 0][0], fragment, x[0], x[1]);
-                Op::mma(input_sum[R::kFirst ? m : 0][1], fragment, x[2], x[3]);
+#pragma unroll
+            for (int n = 0; R::kFirst && n < 2; ++n) {
+                if (has_input) {
+                    Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
+                }
             }
         }
     };
-#pragma unroll 2
-    for (int t = 0; t + 1 < count; t += 2) {
-        two_time_steps(t, std::false_type());
-    }
-    if (count & 1) {
-        two_time_steps(count - 1, std::true_type());
-    }
+    weight_products<R>(th, count, row_group, side, first_block, has_input, multiply);
 
     // Block c of 8 columns: [row group][16 rows][lane][2]. Layer 0: x, h; then layer 1: input, h.
-    const int below = R::kFirst ? 0 : input_blocks(features) + R::kHidden / 8;
+    const int below = R::kFirst ? 0 : R::input_blocks(features) + R::kHidden / 8;
     const int block = below + (R::kFirst ? inputs + first_block : side * inputs);
     __half2 finite = __float2half2_rn(0.0f); // 0 * v is NaN when v is not finite
-    auto store = [&](int column_block, int m, const float(&v)[4]) {
-        const uint2 packed = make_uint2(Op::pack(v[0], v[1]), Op::pack(v[2], v[3]));
-        if (Op::kScaled) {
-            const __half2 zero = __float2half2_rn(0.0f);
-            finite = __hfma2(*reinterpret_cast<const __half2 *>(&packed.x), zero, finite);
-            finite = __hfma2(*reinterpret_cast<const __half2 *>(&packed.y), zero, finite);
-        }
-        __stcg((uint2 *)partial + ((column_block * R::kRowGroups + row_group) * 4 + m) * 32 +
-                   th.lane(),
-               packed);
+    constexpr int kRowTile = 64, kColumnBlock = 4 * R::kRowGroups * kRowTile; // in Sums
+    const auto place = [&](int column_block) {
+        return partial + column_block * kColumnBlock + row_group * 4 * kRowTile + th.lane() * 2;
     };
+    Sum *const columns = place(block), *const x_columns = place(2 * side);
+    if (adds) { // half of the loads in flight at once
 #pragma unroll
-    for (int n = 0; n < 2 * kPairs; ++n) {
+        for (int half = 0; half < 2; ++half) {
+            Sum before[kBlocks / 2][4][2];
 #pragma unroll
-        for (int m = 0; m < 4; ++m) {
-            store(block + n, m, sum[m][n]);
+            for (int i = 0; i < kBlocks * 2; ++i) {
+                const int n = half * kBlocks / 2 + i / 4, m = i % 4;
+                load_sums(columns + n * kColumnBlock + m * kRowTile, before[i / 4][m]);
+            }
+#pragma unroll
+            for (int i = 0; i < kBlocks * 2; ++i) {
+                add_sums<Op>(before[i / 4][i % 4], sum[i % 4][half * kBlocks / 2 + i / 4]);
+            }
         }
-    }
-    if (R::kFirst) {
 #pragma unroll
-        for (int n = 0; n < 2; ++n) {
+        for (int n = 0; R::kFirst && n < 2; ++n) {
             if (2 * side + n < inputs) {
+                Sum before[4][2];
 #pragma unroll
                 for (int m = 0; m < 4; ++m) {
-                    store(2 * side + n, m, input_sum[R::kFirst ? m : 0][n]);
+                    load_sums(x_columns + n * kColumnBlock + m * kRowTile, before[m]);
                 }
+#pragma unroll
+                for (int m = 0; m < 4; ++m) {
+                    add_sums<Op>(before[m], input_sum[R::kFirst ? m : 0][n]);
+                }
+            }
+        }
+    }
+    const auto store = [&](Sum *to, const float(&v)[4]) {
+        const Sum low = Op::pack_sum(v[0], v[1]), high = Op::pack_sum(v[2], v[3]);
+        if constexpr (Op::kScaled) {
+            const __half2 zero = __float2half2_rn(0.0f);
+            finite = __hfma2(*reinterpret_cast<const __half2 *>(&low), zero, finite);
+            finite = __hfma2(*reinterpret_cast<const __half2 *>(&high), zero, finite);
+        }
+        store_sums(to, low, high);
+    };
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+            store(columns + n * kColumnBlock + m * kRowTile, sum[m][n]);
+        }
+    }
+#pragma unroll
+    for (int n = 0; R::kFirst && n < 2; ++n) {
+        if (2 * side + n < inputs) {
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+                store(x_columns + n * kColumnBlock + m * kRowTile, input_sum[R::kFirst ? m : 0][n]);
             }
         }
     }

@@ -2,13 +2,5 @@
 #include "lstm_train_kernels.h"
 
 const void *rp_lstm::lstm_train_kernel_bf16(int hidden, int layers) {
-    if (hidden == 64) {
-        return layers == 1 ? (const void *)lstm_train_kernel<64, Bf16, 1>
-                           : (const void *)lstm_train_kernel<64, Bf16, 2>;
-    }
-    if (hidden == 32) {
-        return layers == 1 ? (const void *)lstm_train_kernel<32, Bf16, 1>
-                           : (const void *)lstm_train_kernel<32, Bf16, 2>;
-    }
-    return nullptr;
+    return kernel_of<Bf16>(hidden, layers);
 }

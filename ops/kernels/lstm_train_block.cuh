@@ -126,8 +126,11 @@ template <class R> struct Trainer {
                 (int)min(size, windows - position)};
     }
     __device__ __forceinline__ Segment segment(int index) const {
-        const int steps = launch.plan.segment_steps, first = index * steps;
-        return {first, min(steps, p().shape.time_steps - first)};
+        // All are of full length but the first: what runs forward again is as short as can be.
+        const int steps = launch.plan.segment_steps;
+        const int end = p().shape.time_steps - (launch.plan.segments - 1 - index) * steps;
+        const int first = max(0, end - steps);
+        return {first, end - first};
     }
     // The block's k-th tile.
     static __device__ __forceinline__ int tile(int k) { return cluster() + k * clusters(); }

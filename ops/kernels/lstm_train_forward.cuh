@@ -14,28 +14,30 @@ namespace rp_lstm {
 // units, rows 8-15 gate f; tile 1: g and o. So an accumulator pair holds i, f, g, o of unit g for
 // rows 2q and 2q+1, and the cell update needs no other thread.
 template <class R> struct ForwardWeights {
-    uint4 recurrent[R::kForwardGroups][2][2];             // [32 k][16 k][tile]
-    uint4 input[R::kFirst ? 1 : R::kForwardGroups][2][2]; // the same
-    float bias[4];                                        // i, f and o halved
+    uint4 recurrent[R::kForwardGroups][R::kHiddenMmas][2]; // [group][mma][tile]
+    uint4 input[R::kInputGroups][R::kInputMmas][2];        // the same
+    float bias[4];                                         // i, f and o halved
 };
 
 template <class R>
 __device__ __forceinline__ void load_forward_weights(ForwardWeights<R> &w, const Thread &th,
                                                      const uint32_t *packed,
                                                      const float *parameters, int features) {
-    constexpr int kInputGroups = R::kFirst ? 1 : R::kForwardGroups;
+    constexpr int kInputFragments = R::kInputGroups * R::kInputMmas * 2;
+    constexpr int kFragments = R::kForwardGroups * R::kHiddenMmas * 2;
     constexpr int kInputWords = R::kFirst ? R::kInputPartWords : R::kPartWords;
     const uint32_t *part = packed + (R::kFirst ? 0 : R::kInputPartWords + R::kPartWords);
-    const uint4 *input = (const uint4 *)part + th.warp() * kInputGroups * 128 + th.lane();
+    const uint4 *input = (const uint4 *)part + th.warp() * kInputFragments * 32 + th.lane();
 #pragma unroll
-    for (int i = 0; i < kInputGroups * 4; ++i) {
-        w.input[i >> 2][i >> 1 & 1][i & 1] = __ldcg(input + i * 32);
+    for (int i = 0; i < kInputFragments; ++i) {
+        w.input[i / 2 / R::kInputMmas][i / 2 % R::kInputMmas][i & 1] = __ldcg(input + i * 32);
     }
     const uint4 *recurrent =
-        (const uint4 *)(part + kInputWords) + th.warp() * R::kForwardGroups * 128 + th.lane();
+        (const uint4 *)(part + kInputWords) + th.warp() * kFragments * 32 + th.lane();
 #pragma unroll
-    for (int i = 0; i < R::kForwardGroups * 4; ++i) {
-        w.recurrent[i >> 2][i >> 1 & 1][i & 1] = __ldcg(recurrent + i * 32);
+    for (int i = 0; i < kFragments; ++i) {
+        w.recurrent[i / 2 / R::kHiddenMmas][i / 2 % R::kHiddenMmas][i & 1] =
+            __ldcg(recurrent + i * 32);
     }
     const float *bias =
         parameters + layer_offsets(R::kLayer, features, R::kHidden).bias + th.unit();
@@ -59,36 +61,44 @@ struct KeepBits {
 // cell and hidden: c and h of the thread's two cells before the segment, and then after it. kKeeps:
 // the slots get what backward reads; else only h and what goes to the layer above.
 template <class R, bool kKeeps>
-__device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
-                                                const Segment &segment, const KeepBits &keep,
-                                                bool wide, float (&cell)[2], float (&hidden)[2]) {
+__device__ __forceinline__ void
+forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
+                const KeepBits &keep, int features, float (&cell)[2], float (&hidden)[2]) {
     using Op = typename R::Operand;
-    constexpr int kGroups = R::kForwardGroups;
-    // Slots begin on 128 bytes, so that an XOR with the chunk's number works on whole addresses.
+    constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
+    constexpr int kBytes = R::kHiddenBytes, kChunk = 16 / kBytes; // of h in 16 bytes
+    // Slots begin on 256 bytes, so that an XOR with the chunk's number works on whole addresses.
     const int row0 = 2 * th.q();
-    const uint32_t store0 = row0 * R::kTileRow + ((th.warp() ^ R::swizzle(row0)) << 4) + th.g() * 2;
+    const int chunk = th.unit() / kChunk;
+    const uint32_t store0 =
+        row0 * R::kTileRow + ((chunk ^ R::swizzle(row0)) << 4) + th.unit() % kChunk * kBytes;
     const int pair_row = row0 + (th.g() & 1); // even units send row 2q, odd ones row 2q + 1
-    const uint32_t send_offset =
-        pair_row * R::kTileRow + ((th.warp() ^ R::swizzle(pair_row)) << 4) + (th.g() >> 1) * 4;
+    const uint32_t send_offset = pair_row * R::kTileRow + ((chunk ^ R::swizzle(pair_row)) << 4) +
+                                 th.unit() % kChunk / 2 * (2 * kBytes);
     const uint32_t fragment = th.g() * R::kTileRow + ((th.q() ^ R::swizzle(th.g())) << 4);
     const uint32_t input_fragment = th.g() * 64 + th.q() * 16;
     // The layer above keeps its slots at the same distance from its own first one.
-    using Above = Role<typename R::L, Op, false, true>;
+    using Above = Role<typename R::L, false, true>;
     const uint32_t above = R::kLast ? 0 : address_in_block(th.slots, 1) + Above::kInput;
     const uint32_t above_full = R::kLast ? 0 : address_in_block(th.full, 1);
 
     float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
-    uint4 input[R::kFirst ? 1 : kGroups];
+    uint4 input[kInputGroups];
     auto load_input = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
         if (R::kFirst) {
-            input[0] = load_shared16(slot + input_fragment);
+#pragma unroll
+            for (int j = 0; j < kInputGroups; ++j) {
+                if (j == 0 || features > 2 * j * R::kDepth) {
+                    input[j] = load_shared16(slot + input_fragment + j * 512);
+                }
+            }
         } else {
             barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
             th.full_phase ^= 1u << t;
 #pragma unroll
-            for (int j = 0; j < kGroups; ++j) {
-                input[R::kFirst ? 0 : j] = load_shared16((slot + fragment) ^ j << 6);
+            for (int j = 0; j < kInputGroups; ++j) {
+                input[j] = load_shared16((slot + fragment) ^ j << 6);
             }
         }
     };
@@ -101,21 +111,22 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             accumulator[1][m][2] = accumulator[1][m][3] = 0.0f;
         }
 #pragma unroll
-        for (int j = 0; j < (R::kFirst ? 1 : kGroups); ++j) {
+        for (int j = 0; j < kInputGroups; ++j) {
 #pragma unroll
-            for (int m = 0; m < 2; ++m) {
-                Op::mma(accumulator[0][m], w.input[j][0][m], input[j].x, input[j].y);
-            }
-            if (!R::kFirst || wide) {
+            for (int s = 0; s < R::kInputMmas; ++s) {
+                const int before = 2 * j + s; // mma of x that take 2 j + s times as many features
+                if (!R::kFirst || before == 0 || features > before * R::kDepth) {
+                    const uint2 b =
+                        R::kFirst ? half_of_chunk(input[j], s) : Op::hidden_operand(input[j], s);
 #pragma unroll
-                for (int m = 0; m < 2; ++m) {
-                    Op::mma(accumulator[1][m], w.input[j][1][m], input[j].z, input[j].w);
+                    for (int m = 0; m < 2; ++m) {
+                        Op::mma(accumulator[s & 1][m], w.input[j][s][m], b.x, b.y);
+                    }
                 }
             }
         }
     };
-    uint4 gates;
-    float previous_cell[2] = {0.0f, 0.0f};
+    float i[2], f[2], g[2], o[2], previous_cell[2] = {0.0f, 0.0f};
     // What the rest of the step does not wait for: keep the gates, send h up.
     auto save = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
@@ -128,18 +139,20 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             const bool odd = th.g() & 1;
             const float mine = odd ? dropped[1] : dropped[0];
             const float neighbours = __shfl_xor_sync(~0u, odd ? dropped[0] : dropped[1], 4);
-            send4(above + t * Above::kSlotBytes + send_offset,
-                  odd ? Op::pack(neighbours, mine) : Op::pack(mine, neighbours),
-                  above_full + 8 * t);
+            send_pair(above + t * Above::kSlotBytes + send_offset,
+                      Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
+                      above_full + 8 * t);
         }
         if (kKeeps) {
-            store_shared16(slot + th.id * 16, gates);
+            typename Op::Gates gates;
+            gates.set(i, f, g, o);
+            gates.store(slot, th.id, R::kThreads);
             store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
         }
     };
     auto store_hidden = [&](int t) { // where time step t looks for h(t-1)
         const uint32_t place = th.slots + t * R::kSlotBytes + R::kPrevious + store0;
-        store_shared_halves(place, R::odd_row(place), Op::pack(hidden[0], hidden[1]));
+        store_apart(place, R::odd_row(place), Op::pack_hidden(hidden[0], hidden[1]));
     };
 
     auto time_step = [&](int t, auto first) {
@@ -157,30 +170,27 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
-            for (int m = 0; m < 2; ++m) {
-                Op::mma(accumulator[0][m], w.recurrent[j][0][m], previous[j].x, previous[j].y);
-            }
+            for (int s = 0; s < R::kHiddenMmas; ++s) {
+                const uint2 b = Op::hidden_operand(previous[j], s);
 #pragma unroll
-            for (int m = 0; m < 2; ++m) {
-                Op::mma(accumulator[1][m], w.recurrent[j][1][m], previous[j].z, previous[j].w);
+                for (int m = 0; m < 2; ++m) {
+                    Op::mma(accumulator[s & 1][m], w.recurrent[j][s][m], b.x, b.y);
+                }
             }
         }
-        float i[2], f[2], g[2], o[2];
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            i[e] = sigmoid_of_double(accumulator[0][0][e] + accumulator[1][0][e]);
-            g[e] = tanh_fast(accumulator[0][1][e] + accumulator[1][1][e]);
-            f[e] = sigmoid_of_double(accumulator[0][0][2 + e] + accumulator[1][0][2 + e]);
-            o[e] = sigmoid_of_double(accumulator[0][1][2 + e] + accumulator[1][1][2 + e]);
+            i[e] = Op::sigmoid_of_double(accumulator[0][0][e] + accumulator[1][0][e]);
+            g[e] = Op::tanh(accumulator[0][1][e] + accumulator[1][1][e]);
+            f[e] = Op::sigmoid_of_double(accumulator[0][0][2 + e] + accumulator[1][0][2 + e]);
+            o[e] = Op::sigmoid_of_double(accumulator[0][1][2 + e] + accumulator[1][1][2 + e]);
         }
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             previous_cell[e] = cell[e];
             cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
-            hidden[e] = o[e] * tanh_fast(cell[e]);
+            hidden[e] = o[e] * Op::tanh(cell[e]);
         }
-        gates = make_uint4(pack_fp16(i[0], i[1]), pack_fp16(f[0], f[1]), pack_fp16(g[0], g[1]),
-                           pack_fp16(o[0], o[1]));
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
             load_input(t + 1);
@@ -211,8 +221,7 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
         for (int at = th.lane(); at < count; at += 32) {
             const float x = end < 0 ? 0.0f : __ldg(source + at);
             const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
-            store_shared_half(slot + t * R::kSlotBytes + feature_place(f) * 2,
-                              (uint16_t)R::Operand::pack(x, 0.0f));
+            store_first(slot + t * R::kSlotBytes + R::feature_place(f), R::Operand::pack(x, 0.0f));
         }
     }
 }

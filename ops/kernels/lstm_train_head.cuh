@@ -13,6 +13,7 @@ namespace rp_lstm {
 
 template <class L> struct HeadShared {
     float mean[L::kHidden], inv_std[L::kHidden];
+    float m2[L::kHidden];                              // sum of squared deviations
     float sum_dz[L::kHidden], sum_dz_xhat[L::kHidden]; // over the batch, divided by B
     float part[2][4][L::kHidden];
     float output[L::kWarps][kRows]; // of a warp's 8 units
@@ -72,12 +73,11 @@ __device__ __forceinline__ float2 sum_over_tiles(const Thread &th, HeadShared<L>
     return total;
 }
 
-// Mean and inverse deviation of every unit over the batch; block `writer` moves the running ones.
+// Mean and inverse deviation of every unit over the batch.
 template <class L>
 __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<L> &shared,
                                                    const Batch &batch, const float2 *statistics,
-                                                   const rp_lstm_train_params &p, bool writer,
-                                                   float *running_mean, float *running_var) {
+                                                   float norm_eps) {
     const int unit = th.id % L::kHidden;
     const float shift = __ldcg(statistics + unit).x; // of the first tile: keeps the sums small
     const float2 total = sum_over_tiles(th, shared, batch.tiles(), [&](int tile, int u) {
@@ -90,13 +90,22 @@ __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<
         const float mean = shift + offset;
         const float m2 = fmaxf(total.y - offset * offset * rows, 0.0f);
         shared.mean[unit] = mean;
-        shared.inv_std[unit] = rsqrtf(m2 / rows + p.norm_eps);
-        if (writer) {
-            running_mean[unit] += p.momentum * (mean - running_mean[unit]);
-            running_var[unit] += p.momentum * (m2 / (rows - 1.0f) - running_var[unit]);
-        }
+        shared.inv_std[unit] = rsqrtf(m2 / rows + norm_eps);
+        shared.m2[unit] = m2;
     }
-    __syncthreads(); // mean and inv_std, for the whole block; part may be reused
+    __syncthreads(); // these, for the whole block; part may be reused
+}
+
+// By one block of the model.
+template <class L>
+__device__ __forceinline__ void
+move_running_statistics(const Thread &th, const HeadShared<L> &shared, const Batch &batch,
+                        float momentum, float *running_mean, float *running_var) {
+    if (th.id < L::kHidden) {
+        const float variance = shared.m2[th.id] / ((float)batch.rows - 1.0f);
+        running_mean[th.id] += momentum * (shared.mean[th.id] - running_mean[th.id]);
+        running_var[th.id] += momentum * (variance - running_var[th.id]);
+    }
 }
 
 template <class L>

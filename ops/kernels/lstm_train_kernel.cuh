@@ -1,8 +1,9 @@
 // The persistent training kernel. For a CUDA engineer, top down:
 //
 // Mapping. grid = (clusters * layers, models). A cluster has one block a layer, both working on the
-// same tile of 8 batch rows (N of mma m16n8k16); a warp owns 8 hidden units, a lane one unit and
-// two rows, with all four gates in its own accumulators. Weights live in registers as A fragments.
+// same tile of 8 batch rows (N of mma m16n8k16, or m16n8k8 for operands of 32 bits); a warp owns 8
+// hidden units, a lane one unit and two rows, with all four gates in its own accumulators. Weights
+// live in registers as A fragments. Operands: lstm_train_operand.cuh.
 //
 //     block of layer 0:  x ->[t=0]->[1]->[2]-> ...            backward: ... <-[2]<-[1]<-[0]
 //                              | h(t), dropped, by st.async              ^ dx(t), by st.async
@@ -12,20 +13,21 @@
 // the mbarrier of slot t there. Slots are not reused inside a segment, so there is no back-pressure
 // and one __syncthreads a time step.
 //
-// Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 KB a time step at
+// Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 to 15 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end. A cluster with several pieces
 // (tiles, or segments when T does not fit) keeps the last one only: backward, last first, runs the
 // others forward again, which is cheaper than 300 KB a piece to device memory and back.
 //
 // Grid barriers, per step: (1) every tile's batch statistics are written, (2) every tile's head
-// sums are written, (3) every piece's weight gradients are written, (4) the new weights are
+// sums are written, (3) every tile's weight gradients are written, (4) the new weights are
 // written. (1) and (2) join the blocks with a head only; blocks without a tile join (3) and (4) to
 // share Adam's work. Between arrival and wait at (4) a block gathers its next tile and draws its
 // dropout mask.
 //
-// Order of sums. Tiles and pieces are numbered by the batch alone; every sum over them is taken in
-// that order whoever computed them, so the number of clusters changes no bit. No float atomics.
+// Order of sums. Tiles are numbered by the batch alone, and the block that has a tile adds up its
+// segments, last first; every sum over tiles is taken in their order whoever computed them, so the
+// number of clusters changes no bit. No float atomics.
 //
 // Co-residency. Barriers need all blocks of a model on the device: the plan asks the device how
 // many clusters fit, and the launch is cooperative, so it fails rather than hangs.
@@ -54,7 +56,8 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thr
         }
     }
     if (R::kLayers == 2) {
-        cluster_barrier(); // neither block writes to the other before that has finished its piece
+        // Neither block writes to the other before that has finished its piece.
+        cluster_barrier_after_reads();
     }
 }
 
@@ -68,7 +71,7 @@ forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &we
         barrier_expect(th.full + 8 * th.id, R::kTileBytes);
     }
     __syncthreads(); // x
-    forward_segment<R, kKeeps>(th, weights, segment, keep, trainer.p().shape.features > 16, cell,
+    forward_segment<R, kKeeps>(th, weights, segment, keep, trainer.p().shape.features, cell,
                                hidden);
 }
 
@@ -114,6 +117,7 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
                 forward_piece<R, false>(trainer, th, weights, index, keep, cell, hidden);
             }
         }
+        th.id = computed_here(th.id); // not held beside the weights
         if (R::kLast) {
             const bool last = k + 1 == tiles;
             store_tile_statistics(
@@ -150,9 +154,7 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
     barrier.arrive(th.id);
     trainer.look_ahead(th, batch.index + 1);
     barrier.wait(th.id, arrivals + heads);
-    combine_statistics<L>(th, shared, batch, statistics, p, trainer.cluster() == 0,
-                          p.running_mean + trainer.model() * R::kHidden,
-                          p.running_var + trainer.model() * R::kHidden);
+    combine_statistics<L>(th, shared, batch, statistics, p.norm_eps);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.tile(k);
@@ -169,6 +171,11 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
         trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
     barrier.arrive(th.id);
+    if (trainer.cluster() == 0) { // now that nobody waits for it
+        move_running_statistics<L>(th, shared, batch, p.momentum,
+                                   p.running_mean + trainer.model() * R::kHidden,
+                                   p.running_var + trainer.model() * R::kHidden);
+    }
 }
 
 // The sums over all tiles, once every head has written its own.
@@ -189,7 +196,9 @@ __device__ __forceinline__ void run_again(const Trainer<R> &trainer, Thread &th,
     ForwardWeights<R> weights;
     load_weights(weights, trainer, th); // they arrive while the blocks meet
     enter_piece<R>(trainer, th, from, k, index, keep);
-    load_weights(backward, trainer, th); // these during the time steps
+    if (R::kWeightsInAdvance) {
+        load_weights(backward, trainer, th); // these during the time steps
+    }
     float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
     if (index > 0) {
         const float4 start = trainer.start(th, trainer.piece(trainer.tile(k), index));
@@ -210,11 +219,11 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
 #pragma unroll 1
     for (int n = pieces - 1; n >= 0; --n) {
         const int k = n / segments, index = n % segments;
-        const int tile = trainer.tile(k), piece = trainer.piece(tile, index);
-        const bool top = index + 1 == segments; // backward enters the tile here
         if (n + 1 < pieces) {
             run_again<R>(trainer, th, (n + 1) / segments, k, index, keep, weights);
         }
+        const int tile = computed_here(trainer.tile(k));
+        const bool top = index + 1 == segments; // backward enters the tile here
         BackwardState state = {};
         if (!top) {
             const float2 dh = trainer.scratch(th, tile, kGradientCells);
@@ -229,6 +238,9 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
             head_gradient<L>(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
                              trainer.shared.scale.scale, state.dh);
         }
+        if (!R::kWeightsInAdvance) {
+            load_weights(weights, trainer, th);
+        }
         const Segment segment = trainer.segment(index);
         if (R::kReceivesGradient && th.id < segment.count) {
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
@@ -241,39 +253,40 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         }
         store_bias_gradient<R>(th, state,
                                trainer.template memory<float>(workspace.bias) +
-                                   (piece * R::kLayers + R::kLayer) * R::kThreads);
+                                   (tile * R::kLayers + R::kLayer) * R::kThreads,
+                               !top);
         __syncthreads(); // d(gates) of the last time step are in its slot
-        weight_gradient<R>(th, segment.count, features,
-                           trainer.template memory<uint32_t>(workspace.partial) +
-                               (size_t)piece * partial_words<L>(features, R::kLayers),
+        weight_gradient<R>(th, segment.count, features, !top,
+                           trainer.template memory<typename L::Operand::Sum>(workspace.partial) +
+                               (size_t)tile * L::partial_pairs(features, R::kLayers),
                            overflow, trainer.shared.batch.index + 1);
     }
 }
 
-// This block's share of the update. Whether to skip it is looked at last, when the gradients have
-// arrived as well.
-template <class R>
-__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th, bool skip) {
+// This block's share of the update. wait() ends when all gradients are written, and tells whether
+// the step overflowed; what does not depend on them comes before.
+template <class R, class Wait>
+__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
+                                       const Wait &wait) {
     using L = typename R::L;
-    using Op = typename R::Operand;
     const Batch batch = trainer.shared.batch;
     const int features = trainer.p().shape.features;
-    const int words = partial_words<L>(features, R::kLayers);
+    const int pairs = L::partial_pairs(features, R::kLayers);
     const int thread = (int)blockIdx.x * R::kThreads + th.id;
     const int threads = (int)gridDim.x * R::kThreads;
-    const int pieces = batch.tiles() * trainer.launch.plan.segments;
     const LossScale &scale = trainer.shared.scale;
-    const Adam adam = adam_of_step(trainer.launch, trainer.shared.learning_rate, scale.scale,
-                                   trainer.p().first_step + batch.index + 1 - scale.skipped, skip);
+    Adam adam = adam_of_step(trainer.launch, trainer.shared.learning_rate, scale.scale,
+                             trainer.p().first_step + batch.index + 1 - scale.skipped);
     const ModelState state = trainer.state();
-    if (threads >= words) {
-        update_weights<L, Op, 1>(state, adam, words, features, pieces, thread, threads);
+    if (threads >= pairs) {
+        update_own_pair<L>(state, adam, pairs, features, batch.tiles(), thread, wait);
     } else {
-        update_weights<L, Op, 4>(state, adam, words, features, pieces, thread, threads);
+        adam.skip = wait();
+        update_weights<L>(state, adam, pairs, features, batch.tiles(), thread, threads);
     }
     // The threads that had no pair begin with the vectors.
-    update_vectors<L>(state, adam, R::kLayers, features, batch.tiles(), pieces,
-                      (thread + threads - words % threads) % threads, threads);
+    update_vectors<L>(state, adam, R::kLayers, features, batch.tiles(),
+                      (thread + threads - pairs % threads) % threads, threads);
 }
 
 // A block's whole life: p.steps optimiser steps of its part of its model.
@@ -293,9 +306,9 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         shared.batch = trainer.batch(0);
         shared.arrivals = gridDim.x;
     }
-    pack_weights<L, Op>(trainer.state(), partial_words<L>(p.shape.features, R::kLayers),
-                        p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
-                        (int)gridDim.x * R::kThreads);
+    pack_weights<L>(trainer.state(), L::partial_pairs(p.shape.features, R::kLayers),
+                    p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
+                    (int)gridDim.x * R::kThreads);
     barrier.arrive(th.id); // also: the block's threads see the model
     trainer.look_ahead(th, 0);
     __syncthreads(); // the windows, for the whole block
@@ -316,8 +329,10 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             } else {
                 trainer.look_ahead(th, step + 1); // while the layer above is at its head
             }
-            BackwardWeights<R> weights; // they arrive while the grid meets
-            load_weights(weights, trainer, th);
+            BackwardWeights<R> weights;
+            if (R::kWeightsInAdvance) {
+                load_weights(weights, trainer, th); // they arrive while the grid meets
+            }
             if (R::kLast) {
                 head_totals<R>(trainer, th, barrier);
             }
@@ -337,10 +352,13 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         // Every cluster with a tile: two barriers of its head and one of each of its blocks.
         const unsigned gradients =
             shared.arrivals + (2 + R::kLayers) * min(trainer.clusters(), shared.batch.tiles());
-        barrier.wait(th.id, gradients);
-        const bool overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
         th.id = computed_here(th.id);
-        update<R>(trainer, th, overflow);
+        bool overflow = false;
+        update<R>(trainer, th, [&] {
+            barrier.wait(th.id, gradients);
+            overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
+            return overflow;
+        });
         barrier.arrive(th.id); // also: no thread of the block reads this step's batch any more
         if (th.id == 0) {
             shared.scale.step_done(overflow, trainer.first_scale());
@@ -363,19 +381,19 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
 template <int kHidden, class Op, int kLayers>
 __global__ void __launch_bounds__(4 * kHidden, 1)
     lstm_train_kernel(const __grid_constant__ Launch launch) {
-    using L = Layout<kHidden>;
+    using L = Layout<kHidden, Op>;
     extern __shared__ __align__(1024) uint8_t slots[];
     __shared__ BlockShared<L> shared;
 
+    using Plan = SharedPlan<L>;
     const bool first = kLayers == 1 || blockIdx.x % 2 == 0;
-    const int slot_bytes =
-        first ? Role<L, Op, true, false>::kSlotBytes : Role<L, Op, false, true>::kSlotBytes;
+    const int slot_bytes = first ? Plan::Lower::kSlotBytes : Plan::Upper::kSlotBytes;
     Thread th;
     th.id = (int)threadIdx.x;
     th.full = shared_address(shared.full);
     th.full_phase = 0;
-    th.slots = shared_address(slots);
-    th.input_gradient = th.slots + launch.plan.segment_steps * Role<L, Op, true, false>::kSlotBytes;
+    th.slots = shared_address(slots) + Plan::kHead;
+    th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);
 
     // x beyond its features stays zero.
     for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {
@@ -389,14 +407,27 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     if constexpr (kLayers == 2) {
         cluster_barrier(); // the other block may send only when the barriers are there
         if (first) {
-            run_block<Role<L, Op, true, false>>(launch, th, shared);
+            run_block<Role<L, true, false>>(launch, th, shared);
         } else {
-            run_block<Role<L, Op, false, true>>(launch, th, shared);
+            run_block<Role<L, false, true>>(launch, th, shared);
         }
         cluster_barrier(); // neither block leaves while the other may still send to it
     } else {
-        run_block<Role<L, Op, true, true>>(launch, th, shared);
+        run_block<Role<L, true, true>>(launch, th, shared);
     }
+}
+
+// The instance for H = hidden, or NULL.
+template <class Op> const void *kernel_of(int hidden, int layers) {
+    if (hidden == 64) {
+        return layers == 1 ? (const void *)lstm_train_kernel<64, Op, 1>
+                           : (const void *)lstm_train_kernel<64, Op, 2>;
+    }
+    if (hidden == 32) {
+        return layers == 1 ? (const void *)lstm_train_kernel<32, Op, 1>
+                           : (const void *)lstm_train_kernel<32, Op, 2>;
+    }
+    return nullptr;
 }
 
 } // namespace rp_lstm

@@ -3,26 +3,25 @@
 #pragma once
 
 #include "lstm_train.h"
-#include "lstm_train_ptx.cuh"
+#include "lstm_train_operand.cuh"
 #include "random.h"
 
 namespace rp_lstm {
 
-constexpr int kRows = 8;                     // batch rows of a tile: N of the mma
-constexpr int kMaxSegment = 32;              // time steps in shared memory: one phase bit each
-constexpr int kInputBlockBytes = 64 * kRows; // x of one time step: [8 rows][32 features], 16 bits
+constexpr int kRows = 8;        // batch rows of a tile: N of the mma
+constexpr int kMaxSegment = 32; // time steps in shared memory: one phase bit each
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
-    size_t forward_weights;  // [layer][part][fragments], 16-bit operands, i, f and o rows halved
+    size_t forward_weights;  // [layer][part][fragments] of operands, i, f and o rows halved
     size_t backward_weights; // the same weights transposed
     size_t statistics;       // [tiles][H] float2: mean and M2 of the tile's last h
     size_t sums;             // [tiles][H] float2: sum of dz and of dz * xhat
     size_t head;             // [tiles][H + 2]: d(head weight), d(head bias), squared error
     size_t cells;   // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
     size_t starts;  // [pieces][L][threads] float4: c and h before the segment
-    size_t bias;    // [pieces][L][4H]: d(bias), scaled
-    size_t partial; // [pieces][words] 2 x 16 bits: d(weights) in fragment order, scaled
+    size_t bias;    // [tiles][L][4H]: d(bias), scaled
+    size_t partial; // [tiles][pairs] Operand::Sum: d(weights) in fragment order, scaled
     size_t bytes;
 };
 constexpr size_t kCounterBytes = 128; // of a model: [0] arrivals, [16] step that overflowed
@@ -45,59 +44,119 @@ struct Launch {
     int model; // first of this launch
 };
 
-template <int kHidden_> struct Layout {
+template <int kHidden_, class Operand_> struct Layout {
+    using Operand = Operand_;
+    static constexpr int kBytes = Operand::kBytes;
     static constexpr int kHidden = kHidden_;
     static constexpr int kThreads = 4 * kHidden; // a warp has 8 units, all 8 rows, all 4 gates
     static constexpr int kWarps = kHidden / 8;
-    static constexpr int kForwardGroups = kHidden / 32; // of 32 k, in a tile of h
-    static constexpr int kBackwardGroups = kHidden / 8; // of 32 k, in a tile of gate gradients
-    static constexpr int kRowGroups = kHidden / 16;     // of 64 gate rows, in d(weights)
-    static constexpr int kTileBytes = 16 * kHidden;     // h of one time step: [8 rows][H], 16 bits
-    static constexpr int kTileRow = 2 * kHidden;
-    static constexpr int kPartWords = 2 * kHidden * kHidden; // one [4H][H] matrix, packed
-    static constexpr int kInputPartWords = 64 * kHidden;     // one [4H][32] matrix, packed
-    static constexpr int kBlockWords = 16 * kHidden; // d(weights) of 8 columns: [4H][8], packed
+    // A group is the k of one 16-byte load by each lane q: 64 bytes; two mma, or kHiddenMmas of h.
+    static constexpr int kHiddenBytes = Operand::kHiddenBytes;
+    static constexpr int kHiddenMmas = 2 * kBytes / kHiddenBytes;
+    static constexpr int kForwardGroups = kHidden * kHiddenBytes / 64; // in a tile of h
+    static constexpr int kInputGroups = kBytes / 2;                    // in x
+    static constexpr int kBackwardGroups = kHidden * kBytes / 16; // in a tile of gate gradients
+    static constexpr int kRowGroups = kHidden / 16;               // of 64 gate rows, in d(weights)
+    static constexpr int kTileRow = kHiddenBytes * kHidden;       // of h: [8 rows][H]
+    static constexpr int kTileBytes = kRows * kTileRow;
+    static constexpr int kInputBytes = 512 * kInputGroups;        // x: [groups][8 rows][64 bytes]
+    static constexpr int kPartWords = kHidden * kHidden * kBytes; // one [4H][H] matrix, packed
+    static constexpr int kInputPartWords = 32 * kHidden * kBytes; // one [4H][32] matrix, packed
+    static constexpr int kBlockPairs = 16 * kHidden;              // d(weights) of 8 columns
 
     // 16-byte chunks of a tile's row n are XORed with this, so that fragment reads, stores and
     // transposed reads all touch each bank once.
     static __device__ __forceinline__ int swizzle(int n) {
-        return kHidden == 32 ? n >> 1 & 3 : n ^ (n & 1) << 2;
+        return kTileRow == 64 ? n >> 1 & 3 : n ^ (n & 1) << 2;
     }
     // Address of the same chunk one row on, from an even row.
     static __device__ __forceinline__ uint32_t odd_row(uint32_t address) {
-        return (kHidden == 32 ? address : address ^ kOddRow) + kTileRow;
+        return (kTileRow == 64 ? address : address ^ kOddRow) + kTileRow;
     }
     static constexpr uint32_t kOddRow = 5 << 4; // swizzle(n) ^ swizzle(n + 1), in bytes
+
+    // x's features in the order of the mma that take them, so that few features need few mma:
+    // [2 groups + s][q][b0, b1][word].
+    static constexpr int kDepth = 32 / kBytes; // k of one mma
+    // Byte of feature f in row 0 of x.
+    static __device__ __forceinline__ int feature_place(int f) {
+        const int step = f / kDepth, r = f % kDepth;
+        return (step >> 1) * 512 + r / (kDepth / 4) * 16 + (step & 1) * 8 +
+               r % (kDepth / 4) * kBytes;
+    }
+    // Feature of element e of a row of x.
+    static __device__ __forceinline__ int feature_at(int e) {
+        const int word = e * kBytes / 4, step = (word >> 4) * 2 + (word >> 1 & 1);
+        return step * kDepth + (word >> 2 & 3) * (kDepth / 4) + (word & 1) * (kDepth / 8) +
+               e % (4 / kBytes);
+    }
+    // Blocks of 8 elements of x that have a feature.
+    static __host__ __device__ constexpr int input_blocks(int features) {
+        return features > 16 ? 4 : kBytes == 2 ? (features + 3) / 4 : features > 4 ? 2 : 1;
+    }
+    // d(weights) of a tile, in pairs of neighbouring columns.
+    static __host__ __device__ constexpr int partial_pairs(int features, int layers) {
+        return (input_blocks(features) + kHidden / 8 * (2 * layers - 1)) * kBlockPairs;
+    }
 };
-// Rows of a gate-gradient tile have 16 chunks (of two units' four gates) whatever H is.
+// Gate gradients lie in parts of 8 rows of 256 bytes: 16 chunks of a unit's four gates, or of two
+// units' with 16-bit operands.
+constexpr int kGateRow = 256, kGatePart = kRows * kGateRow;
 __device__ __forceinline__ int gate_swizzle(int n) {
     return n ^ (n & 1) << 2;
 }
 
 // What a block does. A slot is one time step in shared memory:
-//   gates   [4H threads] uint4 of fp16 (i, f, g, o of the thread's 2 cells), thread-private; the
-//           backward pass overwrites them in place by d(gates): [H/32][8 rows][32 units * 4 gates]
-//   cell    [4H threads] float2: c(t-1), thread-private
+//   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
+//             backward pass overwrites them in place by d(gates): [parts][8 rows][units][4 gates]
+//   cell      [4H threads] float2: c(t-1), thread-private
 //   previous  tile of h(t-1)
-//   input   x(t), or the tile of h(t), dropped, of the layer below
-template <class Layout_, class Operand_, bool kFirst_, bool kLast_> struct Role : Layout_ {
+//   input     x(t), or the tile of h(t), dropped, of the layer below
+// Where d(gates) are so much larger than the gates, they cover the cell as well, which is read as
+// early, and the gradient that the layer above sends for the time step after: one __syncthreads
+// lies between its reading and theirs.
+template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     using L = Layout_;
-    using Operand = Operand_;
     static constexpr bool kFirst = kFirst_; // reads x
     static constexpr bool kLast = kLast_;   // has the head
     static constexpr int kLayer = kFirst ? 0 : 1;
     static constexpr int kLayers = kFirst && kLast ? 1 : 2;
-    static constexpr int kGateBytes = 64 * L::kHidden;
-    static constexpr int kCell = kGateBytes;
-    static constexpr int kPrevious = kCell + 32 * L::kHidden;
+    static constexpr int kInputGroups = kFirst ? L::kInputGroups : L::kForwardGroups;
+    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas; // of a group
+    static constexpr int kCellBytes = 32 * L::kHidden;             // float2 a thread
+    static constexpr int kInputGradientBytes = kCellBytes;         // the same
+    static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes;
+    static constexpr int kCell = sizeof(typename L::Operand::Gates) * L::kThreads;
+    static constexpr bool kCovers = kCell + kCellBytes + kInputGradientBytes == kGateGradientBytes;
+    static constexpr int kPrevious = kCovers ? kGateGradientBytes : kCell + kCellBytes;
     static constexpr int kInput = kPrevious + L::kTileBytes;
-    static constexpr int kSlotBytes = kInput + (kFirst ? kInputBlockBytes : L::kTileBytes);
-    static constexpr int kInputGradientBytes = 32 * L::kHidden; // float2 a thread, one time step
+    static constexpr int kSlotBytes = kInput + (kFirst ? L::kInputBytes : L::kTileBytes);
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
-    // Slots, and gradients from the layer above.
-    static constexpr size_t shared_bytes(int slots) {
-        return (size_t)slots * (kSlotBytes + (kReceivesGradient ? kInputGradientBytes : 0));
+    // Backward's weights have registers beside forward's, and beside the head's numbers.
+    static constexpr bool kWeightsInAdvance = L::kBytes == 2;
+};
+
+// Shared memory of the blocks of a cluster: the same in both, as each writes to the other's.
+// [head][slots][gradients from the layer above, unless slots have them]
+template <class L> struct SharedPlan {
+    using Lower = Role<L, true, false>;
+    using Upper = Role<L, false, true>;
+    // The gradient of slot t lies in slot t - 1, and that of slot 0 in the head.
+    static constexpr int kHead =
+        Lower::kCovers ? Lower::kSlotBytes - Lower::kCell - Lower::kCellBytes : 0;
+    static constexpr int kGradientStride =
+        Lower::kCovers ? Lower::kSlotBytes : Lower::kInputGradientBytes;
+    // Of slot 0's gradient, from slot 0.
+    static __device__ __forceinline__ int gradients(int slots) {
+        return Lower::kCovers ? -kHead : slots * Lower::kSlotBytes;
+    }
+    static constexpr size_t bytes(int slots, int layers) {
+        const int lower =
+            slots *
+            (Lower::kSlotBytes + (Lower::kCovers || layers == 1 ? 0 : Lower::kInputGradientBytes));
+        const int upper = layers == 1 ? 0 : slots * Upper::kSlotBytes;
+        return kHead + (lower > upper ? lower : upper);
     }
 };
 
@@ -134,20 +193,6 @@ struct Batch {
         return tiles() > cluster ? (tiles() - cluster + clusters - 1) / clusters : 0;
     }
 };
-
-template <class L> __host__ __device__ constexpr int partial_words(int features, int layers) {
-    const int blocks = (features > 16 ? 4 : (features + 3) / 4) + L::kHidden / 8 * (2 * layers - 1);
-    return blocks * L::kBlockWords;
-}
-
-__host__ __device__ inline int input_blocks(int features) {
-    return features > 16 ? 4 : (features + 3) / 4;
-}
-
-// Place of feature f in x's 32-wide row: the first 16 features fill the k of the first mma.
-__device__ __forceinline__ int feature_place(int f) {
-    return f < 16 ? (f >> 2) * 8 + (f & 3) : (f - 16 >> 2) * 8 + 4 + (f & 3);
-}
 
 // fp16's loss scale before any overflow: d(loss)/dy is about 1 / B.
 __host__ __device__ inline float first_loss_scale(int batch) {

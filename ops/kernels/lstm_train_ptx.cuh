@@ -28,6 +28,11 @@ __device__ __forceinline__ uint4 load_shared16(uint32_t address) {
                  : "r"(address));
     return v;
 }
+__device__ __forceinline__ uint32_t load_shared4(uint32_t address) {
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0,[%1];" : "=r"(v) : "r"(address) : "memory");
+    return v;
+}
 __device__ __forceinline__ float2 load_shared_float2(uint32_t address) {
     float2 v;
     asm volatile("ld.shared.v2.f32 {%0,%1},[%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
@@ -38,21 +43,34 @@ __device__ __forceinline__ void store_shared16(uint32_t address, uint4 v) {
                  "r"(v.z), "r"(v.w)
                  : "memory");
 }
-__device__ __forceinline__ void store_shared8(uint32_t address, uint32_t x, uint32_t y) {
-    asm volatile("st.shared.v2.u32 [%0],{%1,%2};" ::"r"(address), "r"(x), "r"(y) : "memory");
-}
 __device__ __forceinline__ void store_shared_float2(uint32_t address, float x, float y) {
     asm volatile("st.shared.v2.f32 [%0],{%1,%2};" ::"r"(address), "f"(x), "f"(y) : "memory");
 }
-// The two halves of `pair` go to two addresses.
-__device__ __forceinline__ void store_shared_halves(uint32_t low, uint32_t high, uint32_t pair) {
+// Two pairs of operands, of 16 or of 32 bits, side by side.
+__device__ __forceinline__ void store_pairs(uint32_t address, uint32_t x, uint32_t y) {
+    asm volatile("st.shared.v2.u32 [%0],{%1,%2};" ::"r"(address), "r"(x), "r"(y) : "memory");
+}
+__device__ __forceinline__ void store_pairs(uint32_t address, uint2 x, uint2 y) {
+    store_shared16(address, make_uint4(x.x, x.y, y.x, y.y));
+}
+// The two operands of a pair go to two addresses.
+__device__ __forceinline__ void store_apart(uint32_t low, uint32_t high, uint32_t pair) {
     asm volatile(
         "{.reg .b16 a,b; mov.b32 {a,b},%2; st.shared.b16 [%0],a; st.shared.b16 [%1],b;}" ::"r"(low),
         "r"(high), "r"(pair)
         : "memory");
 }
-__device__ __forceinline__ void store_shared_half(uint32_t address, uint16_t v) {
-    asm volatile("st.shared.b16 [%0],%1;" ::"r"(address), "h"(v) : "memory");
+__device__ __forceinline__ void store_apart(uint32_t low, uint32_t high, uint2 pair) {
+    asm volatile("st.shared.u32 [%0],%2; st.shared.u32 [%1],%3;" ::"r"(low), "r"(high), "r"(pair.x),
+                 "r"(pair.y)
+                 : "memory");
+}
+// The first operand of a pair.
+__device__ __forceinline__ void store_first(uint32_t address, uint32_t pair) {
+    asm volatile("st.shared.b16 [%0],%1;" ::"r"(address), "h"((uint16_t)pair) : "memory");
+}
+__device__ __forceinline__ void store_first(uint32_t address, uint2 pair) {
+    asm volatile("st.shared.u32 [%0],%1;" ::"r"(address), "r"(pair.x) : "memory");
 }
 // Four 8x8 tiles of 16-bit elements, transposed; lane l gives the address of row l%8 of tile l/8.
 __device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {
@@ -86,10 +104,17 @@ __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t 
     asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
     return remote;
 }
-__device__ __forceinline__ void send4(uint32_t address, uint32_t v, uint32_t barrier) {
+__device__ __forceinline__ void send_pair(uint32_t address, uint32_t v, uint32_t barrier) {
     asm volatile(
         "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0],%1,[%2];" ::"r"(address),
         "r"(v), "r"(barrier)
+        : "memory");
+}
+__device__ __forceinline__ void send_pair(uint32_t address, uint2 v, uint32_t barrier) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0],{%1,%2},[%3];" ::"r"(
+            address),
+        "r"(v.x), "r"(v.y), "r"(barrier)
         : "memory");
 }
 __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32_t barrier) {
@@ -99,60 +124,15 @@ __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32
         "f"(x), "f"(y), "r"(barrier)
         : "memory");
 }
+// The same without a fence, which would wait for stores to device memory: for who only has read
+// what the other block will write.
+__device__ __forceinline__ void cluster_barrier_after_reads() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
+                     : "memory");
+}
 __device__ __forceinline__ void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
 }
-
-// ---- Arithmetic ---------------------------------------------------------------------------------
-__device__ __forceinline__ float tanh_fast(float x) {
-    float y;
-    asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
-    return y;
-}
-// sigmoid(2x): the caller halves the argument (weights and biases of i, f and o are stored halved).
-__device__ __forceinline__ float sigmoid_of_double(float x) {
-    return fmaf(tanh_fast(x), 0.5f, 0.5f);
-}
-__device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
-    uint32_t r;
-    asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-__device__ __forceinline__ float2 unpack_fp16(uint32_t pair) {
-    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
-}
-
-// A matrix operand of 16 bits: its conversion and D[16x8] += A[16x16] B[16x8].
-struct Fp16 {
-    static constexpr bool kScaled = true; // gradients need a loss scale
-    static __device__ __forceinline__ uint32_t pack(float low, float high) {
-        return pack_fp16(low, high);
-    }
-    static __device__ __forceinline__ float2 unpack(uint32_t pair) { return unpack_fp16(pair); }
-    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-    }
-};
-struct Bf16 {
-    static constexpr bool kScaled = false; // float's range
-    static __device__ __forceinline__ uint32_t pack(float low, float high) {
-        uint32_t r;
-        asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
-        return r;
-    }
-    static __device__ __forceinline__ float2 unpack(uint32_t pair) {
-        return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
-    }
-    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-    }
-};
 
 } // namespace rp_lstm

@@ -1,4 +1,4 @@
-// Adam: sums the pieces' gradients in their order, updates, and writes the weights again as
+// Adam: sums the tiles' gradients in their order, updates, and writes the weights again as
 // fragments for the next step. All blocks of a model share the work.
 //
 //   m += (1 - b1) (g - m)    v += (1 - b2) (g^2 - v)
@@ -12,12 +12,12 @@ namespace rp_lstm {
 struct Adam {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
     float inv_scale; // of the gradients
-    bool skip;       // the step overflowed
+    bool skip;       // the step overflowed; false until that is known
 };
 
 // t = this update's number, from 1.
 __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learning_rate, float scale,
-                                             int64_t t, bool skip) {
+                                             int64_t t) {
     const rp_lstm_train_params &p = launch.p;
     Adam adam;
     adam.beta1 = (float)p.beta1;
@@ -28,7 +28,7 @@ __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learnin
     adam.inv_sqrt_correction2 = rsqrtf(-expm1f((float)((double)t * launch.log_beta2)));
     adam.eps = p.adam_eps;
     adam.inv_scale = 1.0f / scale; // a power of two: exact
-    adam.skip = skip;
+    adam.skip = false;
     return adam;
 }
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ void adam_update(const Adam &a, float gradient, float
     weight -= __fdividef(a.step_size * m, fmaf(sqrtf(v), a.inv_sqrt_correction2, a.eps));
 }
 
-// Two neighbouring columns of one weight matrix: one word of a piece's partial sums.
+// Two neighbouring columns of one weight matrix: one pair of a tile's partial sums.
 struct WeightPair {
     int parameter; // of the first, in the concatenated parameters
     int gate, unit, column;
@@ -47,13 +47,13 @@ struct WeightPair {
     bool recurrent, has_first, has_second;
 };
 
-template <class L> __device__ __forceinline__ WeightPair weight_pair(int word, int features) {
-    // Word = (((block of 8 columns * row groups + row group) * 4 + m) * 32 + lane) * 2 + low/high.
-    const int lane = word >> 1 & 31, m = word >> 6 & 3, rest = word >> 8;
-    const int row = rest % L::kRowGroups * 64 + m * 16 + (word & 1) * 8 + (lane >> 2);
+template <class L> __device__ __forceinline__ WeightPair weight_pair(int number, int features) {
+    // (((block of 8 columns * row groups + row group) * 4 + m) * 32 + lane) * 2 + low/high.
+    const int lane = number >> 1 & 31, m = number >> 6 & 3, rest = number >> 8;
+    const int row = rest % L::kRowGroups * 64 + m * 16 + (number & 1) * 8 + (lane >> 2);
     const int pair_column = 2 * (lane & 3);
     int block = rest / L::kRowGroups;
-    const int inputs = input_blocks(features), width = L::kHidden / 8;
+    const int inputs = L::input_blocks(features), width = L::kHidden / 8;
     WeightPair pair;
     pair.gate = row & 3;
     pair.unit = row >> 2;
@@ -62,7 +62,7 @@ template <class L> __device__ __forceinline__ WeightPair weight_pair(int word, i
     if (block < inputs) {
         pair.layer = 0;
         pair.recurrent = false;
-        pair.column = 4 * block + (pair_column & 3) + (pair_column & 4) * 4; // its feature
+        pair.column = L::feature_at(8 * block + pair_column);
         pair.has_first = pair.column < features;
         pair.has_second = pair.column + 1 < features;
         pair.parameter = matrix_row * features + pair.column;
@@ -80,43 +80,71 @@ template <class L> __device__ __forceinline__ WeightPair weight_pair(int word, i
     return pair;
 }
 
+// Where the k-th 32 bits of a row go, with kMmas in a group: [group][lane q][mma][half].
+template <int kMmas> struct FragmentPlace {
+    int group, q, mma, half;
+    __device__ __forceinline__ explicit FragmentPlace(int k)
+        : group(k / (8 * kMmas)), q(k / (2 * kMmas) & 3), mma(k / 2 % kMmas), half(k & 1) {}
+};
+
+__device__ __forceinline__ uint32_t word_of(uint32_t pair, int) {
+    return pair;
+}
+__device__ __forceinline__ uint32_t word_of(uint2 pair, int e) {
+    return e ? pair.y : pair.x;
+}
+
 // Writes the pair where the forward and the backward pass look for it.
-template <class L, class Op>
+template <class L>
 __device__ __forceinline__ void pack_pair(const WeightPair &pair, float first, float second,
                                           uint32_t *forward, uint32_t *backward) {
+    using Op = typename L::Operand;
     const int warp = pair.unit >> 3, g = pair.unit & 7, tile = pair.gate >> 1;
     const float half = pair.gate == 2 ? 1.0f : 0.5f; // see sigmoid_of_double
-    const uint32_t halved = Op::pack(first * half, second * half);
-    const int column = pair.column;
-    const int word = (pair.gate & 1) + 2 * (column >> 1 & 1);
-    if (pair.layer == 0 && !pair.recurrent) {
-        const int s = column >> 4, q = column >> 2 & 3;
-        forward[(((warp * 2 + s) * 2 + tile) * 32 + 4 * g + q) * 4 + word] = halved;
-        return; // x has no gradient
+    const auto halved = Op::pack(first * half, second * half);
+    const auto put = [&](uint32_t *part, int groups, int mmas, auto at, uint32_t v) {
+        part[((((warp * groups + at.group) * mmas + at.mma) * 2 + tile) * 32 + 4 * g + at.q) * 4 +
+             (pair.gate & 1) + 2 * at.half] = v;
+    };
+    if (pair.layer == 0 && !pair.recurrent) { // x, which has no gradient
+        const int place = L::feature_place(pair.column);
+        const int word = (place >> 9) * 16 + ((place & 63) >> 2);
+#pragma unroll
+        for (int e = 0; e < L::kBytes / 2; ++e) {
+            put(forward, L::kInputGroups, 2, FragmentPlace<2>(word + e), word_of(halved, e));
+        }
+        return;
     }
     uint32_t *part = forward + L::kInputPartWords +
                      (pair.layer == 0 ? 0 : L::kPartWords * (pair.recurrent ? 2 : 1));
-    const int j = column >> 5, q = column >> 3 & 3, s = column >> 2 & 1;
-    part[((((warp * L::kForwardGroups + j) * 2 + s) * 2 + tile) * 32 + 4 * g + q) * 4 + word] =
-        halved;
-
-    // Transposed: row = column of W, k = 4 unit + gate, so a pair's halves go to two rows.
-    const int group = pair.unit >> 3, bq = pair.unit >> 1 & 3, bs = pair.unit & 1;
-    const int column_warp = column >> 3;
-    const uint32_t both = Op::pack(first, second);
+#pragma unroll
+    for (int e = 0; e < L::kBytes / 2; ++e) {
+        put(part, L::kForwardGroups, L::kHiddenMmas,
+            FragmentPlace<L::kHiddenMmas>(pair.column * L::kBytes / 4 + e), word_of(halved, e));
+    }
+    // Transposed: row = column of W, k = 4 unit + gate, so the columns of a pair go to two rows.
+    const int k = 4 * pair.unit + pair.gate;
+    const FragmentPlace<2> at(k * L::kBytes / 4);
+    const int column_warp = pair.column >> 3;
+    const auto both = Op::pack(first, second);
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-        const int lane = 4 * ((column & 7) + e) + bq;
-        uint32_t at; // in words
+        const int lane = 4 * ((pair.column & 7) + e) + at.q;
+        uint32_t to; // in words
         if (pair.layer == 0) {
-            at = ((column_warp * L::kBackwardGroups + group) * 32 + lane) * 4 + bs * 2 + tile;
+            to = ((column_warp * L::kBackwardGroups + at.group) * 32 + lane) * 4 + at.mma * 2 +
+                 at.half;
         } else {
-            at = L::kPartWords +
-                 (((column_warp * L::kBackwardGroups + group) * 2 + bs) * 32 + lane) * 4 +
-                 (pair.recurrent ? 0 : 1) + 2 * tile;
+            to = L::kPartWords +
+                 (((column_warp * L::kBackwardGroups + at.group) * 2 + at.mma) * 32 + lane) * 4 +
+                 (pair.recurrent ? 0 : 1) + 2 * at.half;
         }
-        reinterpret_cast<uint16_t *>(backward)[at * 2 + (pair.gate & 1)] =
-            (uint16_t)(e ? both >> 16 : both);
+        if constexpr (L::kBytes == 2) {
+            reinterpret_cast<uint16_t *>(backward)[to * 2 + (k & 1)] =
+                (uint16_t)(e ? both >> 16 : both);
+        } else {
+            backward[to] = word_of(both, e);
+        }
     }
 }
 
@@ -124,7 +152,7 @@ __device__ __forceinline__ void pack_pair(const WeightPair &pair, float first, f
 struct ModelState {
     float *parameters, *exp_avg, *exp_avg_sq;
     uint32_t *forward_weights, *backward_weights;
-    const uint32_t *partial;
+    const void *partial; // [tiles][pairs] Operand::Sum
     const float *bias, *head;
 };
 
@@ -140,81 +168,115 @@ __device__ __forceinline__ void load_pair(const ModelState &model, const WeightP
 }
 
 // The weights as fragments, before the first step.
-template <class L, class Op>
-__device__ __forceinline__ void pack_weights(const ModelState &model, int words, int features,
+template <class L>
+__device__ __forceinline__ void pack_weights(const ModelState &model, int pairs, int features,
                                              int thread, int threads) {
-    for (int word = thread; word < words; word += threads) {
-        const WeightPair pair = weight_pair<L>(word, features);
-        pack_pair<L, Op>(pair, pair.has_first ? model.parameters[pair.parameter] : 0.0f,
-                         pair.has_second ? model.parameters[pair.parameter + 1] : 0.0f,
-                         model.forward_weights, model.backward_weights);
+    for (int number = thread; number < pairs; number += threads) {
+        const WeightPair pair = weight_pair<L>(number, features);
+        pack_pair<L>(pair, pair.has_first ? model.parameters[pair.parameter] : 0.0f,
+                     pair.has_second ? model.parameters[pair.parameter + 1] : 0.0f,
+                     model.forward_weights, model.backward_weights);
     }
 }
 
-// kPairs pairs a thread at once, so that the loads of a small grid overlap.
-template <class L, class Op, int kPairs>
-__device__ __forceinline__ void update_weights(const ModelState &model, const Adam &adam, int words,
-                                               int features, int pieces, int thread, int threads) {
+// Gradients of N pairs: sums over the tiles in their order, kInFlight tiles' loads at once.
+template <class L, int kInFlight, int N>
+__device__ __forceinline__ void sum_tiles(const void *partial, const int (&numbers)[N], int pairs,
+                                          int tiles, float (&gradient)[N][2]) {
+    using Op = typename L::Operand;
+    using Sum = typename Op::Sum;
+    const Sum *source[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        gradient[k][0] = gradient[k][1] = 0.0f;
+        source[k] = (const Sum *)partial + numbers[k];
+    }
+    for (int tile = 0; tile < tiles; tile += kInFlight) { // those beyond the last are zero
+        Sum v[kInFlight][N];
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                v[i][k] = tile + i < tiles ? __ldcg(source[k] + (size_t)(tile + i) * pairs) : Sum();
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+#pragma unroll
+            for (int k = 0; k < N; ++k) {
+                const float2 g = Op::unpack_sum(v[i][k]);
+                gradient[k][0] += g.x;
+                gradient[k][1] += g.y;
+            }
+        }
+    }
+}
+
+template <class L>
+__device__ __forceinline__ void update_pair(const ModelState &model, const Adam &adam,
+                                            const WeightPair &pair, const float (&gradient)[2],
+                                            float (&w)[2], float (&m)[2], float (&v)[2]) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+        if (e == 0 || pair.has_second) {
+            adam_update(adam, gradient[e] * adam.inv_scale, w[e], m[e], v[e]);
+            model.parameters[pair.parameter + e] = w[e];
+            model.exp_avg[pair.parameter + e] = m[e];
+            model.exp_avg_sq[pair.parameter + e] = v[e];
+        }
+    }
+    pack_pair<L>(pair, w[0], w[1], model.forward_weights, model.backward_weights);
+}
+
+// A grid with a thread a pair: its weights arrive while the grid waits for the gradients. Whether
+// to skip the step is looked at when those have arrived as well.
+template <class L, class Wait>
+__device__ __forceinline__ void update_own_pair(const ModelState &model, Adam &adam, int pairs,
+                                                int features, int tiles, int thread,
+                                                const Wait &wait) {
+    const int number[1] = {min(thread, pairs - 1)};
+    const WeightPair pair = weight_pair<L>(number[0], features);
+    float w[2], m[2], v[2], gradient[1][2];
+    load_pair(model, pair, w, m, v);
+    adam.skip = wait();
+    if (thread >= pairs) {
+        return;
+    }
+    sum_tiles<L, 32>(model.partial, number, pairs, tiles, gradient);
+    if (pair.has_first && !adam.skip) {
+        update_pair<L>(model, adam, pair, gradient[0], w, m, v);
+    }
+}
+
+// A small grid: kPairs pairs a thread at once, so that their loads overlap.
+template <class L>
+__device__ __forceinline__ void update_weights(const ModelState &model, const Adam &adam, int pairs,
+                                               int features, int tiles, int thread, int threads) {
+    constexpr int kPairs = 4;
 #pragma unroll 1
-    for (int first = thread; first < words; first += kPairs * threads) {
+    for (int first = thread; first < pairs; first += kPairs * threads) {
+        int numbers[kPairs];
+#pragma unroll
+        for (int k = 0; k < kPairs; ++k) {
+            numbers[k] = min(first + k * threads, pairs - 1);
+        }
         float gradient[kPairs][2];
-        const uint32_t *source[kPairs];
-#pragma unroll
-        for (int k = 0; k < kPairs; ++k) {
-            gradient[k][0] = gradient[k][1] = 0.0f;
-            source[k] = model.partial + min(first + k * threads, words - 1);
-        }
-        float w[kPairs][2], m[kPairs][2], v[kPairs][2];
-        if (kPairs == 1) { // a large grid: these wait beside the gradients
-            load_pair(model, weight_pair<L>(first, features), w[0], m[0], v[0]);
-        }
-        constexpr int kInFlight = kPairs == 1 ? 32 : 8; // pieces at once; those beyond are zero
-        for (int piece = 0; piece < pieces; piece += kInFlight) {
-            uint32_t v[kInFlight][kPairs];
-#pragma unroll
-            for (int i = 0; i < kInFlight; ++i) {
-#pragma unroll
-                for (int k = 0; k < kPairs; ++k) {
-                    v[i][k] =
-                        piece + i < pieces ? __ldcg(source[k] + (size_t)(piece + i) * words) : 0;
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < kInFlight; ++i) {
-#pragma unroll
-                for (int k = 0; k < kPairs; ++k) {
-                    const float2 g = Op::unpack(v[i][k]);
-                    gradient[k][0] += g.x;
-                    gradient[k][1] += g.y;
-                }
-            }
-        }
+        sum_tiles<L, 8>(model.partial, numbers, pairs, tiles, gradient);
 #pragma unroll 1
         for (int k = 0; k < kPairs; ++k) {
-            const int word = first + k * threads;
+            const int number = first + k * threads;
             float g[2] = {gradient[0][0], gradient[0][1]};
 #pragma unroll
             for (int i = 1; i < kPairs; ++i) { // no run-time index into registers
                 g[0] = k == i ? gradient[i][0] : g[0];
                 g[1] = k == i ? gradient[i][1] : g[1];
             }
-            const WeightPair pair = weight_pair<L>(word, features);
-            if (word >= words || !pair.has_first || adam.skip) {
-                continue;
+            const WeightPair pair = weight_pair<L>(number, features);
+            if (number < pairs && pair.has_first && !adam.skip) {
+                float w[2], m[2], v[2];
+                load_pair(model, pair, w, m, v);
+                update_pair<L>(model, adam, pair, g, w, m, v);
             }
-            if (kPairs > 1) {
-                load_pair(model, pair, w[0], m[0], v[0]);
-            }
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                if (e == 0 || pair.has_second) {
-                    adam_update(adam, g[e] * adam.inv_scale, w[0][e], m[0][e], v[0][e]);
-                    model.parameters[pair.parameter + e] = w[0][e];
-                    model.exp_avg[pair.parameter + e] = m[0][e];
-                    model.exp_avg_sq[pair.parameter + e] = v[0][e];
-                }
-            }
-            pack_pair<L, Op>(pair, w[0][0], w[0][1], model.forward_weights, model.backward_weights);
         }
     }
 }
@@ -223,8 +285,8 @@ __device__ __forceinline__ void update_weights(const ModelState &model, const Ad
 // same gradient and different histories. `thread` and `threads` are multiples of a warp apart.
 template <class L>
 __device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam,
-                                               int layers, int features, int tiles, int pieces,
-                                               int thread, int threads) {
+                                               int layers, int features, int tiles, int thread,
+                                               int threads) {
     const int gates = 4 * L::kHidden, biases = layers * gates;
     const int count = 4 * (biases + L::kHidden + 1);
     for (int i = thread; i < (count + 31) / 32 * 32; i += threads) {
@@ -234,14 +296,13 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
             const bool is_bias = item < biases;
             const float *source = is_bias ? model.bias + item : model.head + item - biases;
             const int stride = is_bias ? biases : L::kHidden + 2;
-            const int terms = is_bias ? pieces : tiles;
             constexpr int kInFlight = 16;
-            for (int first = lane; first < terms; first += 4 * kInFlight) {
+            for (int first = lane; first < tiles; first += 4 * kInFlight) {
                 float v[kInFlight];
 #pragma unroll
                 for (int k = 0; k < kInFlight; ++k) {
-                    const int term = first + 4 * k;
-                    v[k] = term < terms ? __ldcg(source + (size_t)term * stride) : 0.0f;
+                    const int tile = first + 4 * k;
+                    v[k] = tile < tiles ? __ldcg(source + (size_t)tile * stride) : 0.0f;
                 }
 #pragma unroll
                 for (int k = 0; k < kInFlight; ++k) {

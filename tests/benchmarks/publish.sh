@@ -25,7 +25,7 @@ make_result() { # make_result <file of results/>
     case $1 in
         verify.json) "$program" verify --device cuda --json "$out" ;;
         benchmark.json) "$program" benchmark --prices "$market" --repeat 5 --out "$out" \
-            --configurations gpu-fused,gpu-fused:bf16,gpu-graph,gpu-kernel,gpu,cpu-fused,cpu ;;
+            --configurations gpu-fused,gpu-fused:bf16,gpu-fused:tf32,gpu-fused:fp32,gpu-graph,gpu-kernel,gpu,cpu-fused,cpu ;;
         bn_leaky_relu.json) "$python" "$benchmarks/bn_leaky_relu.py" --commit "$(commit)" \
             --library "$root/build/default/lib/librp_ops.so" --out "$out" ;;
         fuse_networks.json) "$python" "$benchmarks/fuse_networks.py" --out "$out" ;; # needs timm

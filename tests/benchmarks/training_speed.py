@@ -215,10 +215,11 @@ def main():
               flush=True)  # fmt: skip
 
     for batch in (64, 128, 256, 512, 1024, 2048, 4096):
-        for precision in ("fp16", "bf16"):
+        compared = batch in (64, 512, 1024, 4096)
+        for precision in ("fp16", "bf16", "tf32", "fp32")[: 4 if compared else 2]:
             add("gpu-fused", precision, batch, 1,
                 time_fused(batch, precision, 1, 200, arguments.repeats))  # fmt: skip
-        if batch in (64, 512, 1024, 4096):
+        if compared:
             add("pytorch-graph", "tf32", batch, 1, time_pytorch_graph(batch, arguments.repeats))
     for batch, models in ((64, 8), (64, 66), (512, 66), (512, 132)):
         add("gpu-fused", "fp16", batch, models,

@@ -44,8 +44,10 @@ watch_all() { # watch_all TOOL COMMAND...
     # Only our kernels; but initcheck must see PyTorch's write what ours read.
     only=(--kernel-name kernel_substring=rp_kernels)
     [ "$tool" = initcheck ] && only=()
+    barriers=() # more mbarriers than synccheck follows unasked: 32 a block of the training kernel
+    [ "$tool" = synccheck ] && barriers=(--num-cuda-barriers 65536)
     watch 0 "case table, every $every" "$tool" "${only[@]}" "$python" "$here/sanitize_cases.py" "$library" "$every"
-    watch 0 "kernels of training" "$tool" "$python" "$here/sanitize_training.py" "$library"
+    watch 0 "kernels of training" "$tool" "${barriers[@]}" "$python" "$here/sanitize_training.py" "$library"
     if [ $# -gt 0 ]; then
         watch 0 "$*" "$tool" "$@"
     fi

@@ -1,8 +1,8 @@
 """Runs the kernels of training in small: the program that sanitize.sh watches beside the case table.
 
-The training kernel with both kinds of operands and an odd size, more models than one, a last batch
-that is not full, several segments of time, and more tiles than the device holds at once; the gathering of windows and the dropout of the other configurations, forward and
-backward.
+The training kernel with every type of operands and odd sizes, more models than one, a last batch
+that is not full, several segments of time, and more tiles than the device holds at once; the
+gathering of windows and the dropout of the other configurations, forward and backward.
 """
 
 import pathlib
@@ -29,6 +29,9 @@ steps = sum(
         Case("bf16", batch=64, windows=150, models=2),
         Case("fp16", batch=33, time_steps=7, features=3, hidden=32, layers=1, windows=70),
         Case("fp16", batch=20, time_steps=37, features=17, windows=30),
+        Case("tf32", batch=20, time_steps=17, features=9, windows=30, models=2),
+        Case("fp32", batch=33, time_steps=17, features=17, windows=70),
+        Case("fp32", batch=20, time_steps=7, features=3, hidden=32, layers=1, windows=50),
         Case("fp16", batch=1100, time_steps=3, windows=1150),
     )
 )

@@ -47,10 +47,13 @@ def train(prices, checkpoint, configuration, *more):
     return checkpoint.read_bytes()
 
 
-def losses(checkpoint):
+def metadata(checkpoint):
     (length,) = struct.unpack("<Q", checkpoint[:8])
-    metadata = json.loads(checkpoint[8 : 8 + length])["__metadata__"]
-    return [float(loss) for loss in metadata["training.epoch_losses"].split()]
+    return json.loads(checkpoint[8 : 8 + length])["__metadata__"]
+
+
+def losses(checkpoint):
+    return [float(loss) for loss in metadata(checkpoint)["training.epoch_losses"].split()]
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
@@ -67,6 +70,14 @@ def test_losses_agree_with_cpu(prices, tmp_path, configuration):
     gpu = losses(train(prices, tmp_path / "gpu", configuration, "--epochs", 3))
     # TF32 against fp32 over 24 Adam steps; the benchmark's tolerance is 1e-2.
     assert gpu == pytest.approx(cpu, rel=3e-3)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("bf16", 1e-2), ("tf32", 3e-3), ("fp32", 1e-4)])
+def test_fused_trains_in_each_precision(prices, tmp_path, precision, tolerance):
+    cpu = losses(train(prices, tmp_path / "cpu", "cpu", "--epochs", 3))
+    trained = train(prices, tmp_path / "gpu", "gpu-fused", "--epochs", 3, "--precision", precision)
+    assert metadata(trained)["training.precision"] == precision
+    assert losses(trained) == pytest.approx(cpu, rel=tolerance)
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)

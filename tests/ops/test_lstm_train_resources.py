@@ -20,9 +20,24 @@ def cuobjdump():
     return shutil.which("cuobjdump") or (str(brought) if brought.exists() else None)
 
 
+needs_kernels = pytest.mark.skipif(
+    "not hasattr(torch.ops.rp, 'lstm_train_unsupported')",
+    reason="librp_ops.so was built without CUDA",
+)
+
+
+@needs_kernels
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32", "fp32"])
+def test_training_kernel_takes_the_precision_where_weights_fit_in_registers(precision):
+    def reason(hidden):
+        return torch.ops.rp.lstm_train_unsupported(4, 20, hidden, 2, 512, precision)
+
+    assert reason(32) == reason(64) == ""
+    assert "hidden size 32 or 64" in reason(128) and "registers" in reason(128)
+
+
+@needs_kernels
 def test_training_kernels_spill_nothing():
-    if not hasattr(torch.ops.rp, "lstm_train_unsupported"):
-        pytest.skip("librp_ops.so was built without CUDA")
     tool = cuobjdump()
     if tool is None:
         pytest.skip("neither cuobjdump nor Triton is installed")
@@ -32,6 +47,6 @@ def test_training_kernels_spill_nothing():
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     kernels = re.findall(r"lstm_train_kernel\S*:\s+REG:(\d+) STACK:(\d+).*? LOCAL:(\d+)", text)
-    assert len(kernels) == 8  # two hidden sizes, one or two layers, fp16 or bf16
+    assert len(kernels) == 16  # two hidden sizes, one or two layers, four types of operands
     for registers, stack, local in kernels:
         assert int(registers) <= 255 and (int(stack), int(local)) == (0, 0)

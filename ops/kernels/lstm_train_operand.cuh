@@ -1,0 +1,235 @@
+// Types of the matrix operands: how numbers become operands, the product D[16x8] += A[16xk] B[kx8]
+// of two of them, the accuracy of the activations that goes with it, and how gates and sums of
+// gradients are kept.
+//
+//   Pair         two neighbouring operands: one register of 16-bit numbers, or two of 32-bit ones
+//   Sum          two neighbouring sums over a tile
+//   Gates        i, f, g, o of a thread's two cells, for the backward pass
+//   pack_hidden  two numbers of h as a tile keeps them, kHiddenBytes each
+//   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
+#pragma once
+
+#include "lstm_train_ptx.cuh"
+
+namespace rp_lstm {
+
+// ---- Activations. sigmoid_of_double(x) is sigmoid(2x): weights and biases of i, f, o are halved.
+struct FastActivations { // relative error of tanh 5e-4
+    static __device__ __forceinline__ float tanh(float x) {
+        float y;
+        asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
+        return y;
+    }
+    static __device__ __forceinline__ float sigmoid_of_double(float x) {
+        return fmaf(tanh(x), 0.5f, 0.5f);
+    }
+};
+struct ExactActivations { // a few units in the last place
+    static __device__ __forceinline__ float tanh(float x) { return tanhf(x); }
+    static __device__ __forceinline__ float sigmoid_of_double(float x) {
+        return __fdividef(1.0f, 1.0f + __expf(-2.0f * x));
+    }
+};
+
+// ---- Gates, of all `threads` in shared memory; a warp's accesses are contiguous.
+// Two numbers in [-1, 1] as 16-bit fixed point, 2^-14 apart: the last bits of 514 + v. The gradient
+// has factors 1 - f and 1 - g^2: of gates near 1 fp16 keeps these ten times less exactly, and that
+// was more than half of the whole gradient's error.
+__device__ __forceinline__ uint32_t pack_fixed(float low, float high) {
+    return __byte_perm(__float_as_uint(low + 514.0f), __float_as_uint(high + 514.0f), 0x5410);
+}
+__device__ __forceinline__ float2 unpack_fixed(uint32_t pair) {
+    constexpr uint32_t k512 = 0x4400; // upper half of 512.0f
+    return make_float2(__uint_as_float(__byte_perm(pair, k512, 0x5410)) - 514.0f,
+                       __uint_as_float(__byte_perm(pair, k512, 0x5432)) - 514.0f);
+}
+struct FixedGates {
+    uint4 pairs;
+    __device__ __forceinline__ void set(const float (&i)[2], const float (&f)[2],
+                                        const float (&g)[2], const float (&o)[2]) {
+        pairs = make_uint4(pack_fixed(i[0], i[1]), pack_fixed(f[0], f[1]), pack_fixed(g[0], g[1]),
+                           pack_fixed(o[0], o[1]));
+    }
+    __device__ __forceinline__ void get(float (&i)[2], float (&f)[2], float (&g)[2],
+                                        float (&o)[2]) const {
+        const float2 v[4] = {unpack_fixed(pairs.x), unpack_fixed(pairs.y), unpack_fixed(pairs.z),
+                             unpack_fixed(pairs.w)};
+        i[0] = v[0].x, i[1] = v[0].y, f[0] = v[1].x, f[1] = v[1].y;
+        g[0] = v[2].x, g[1] = v[2].y, o[0] = v[3].x, o[1] = v[3].y;
+    }
+    __device__ __forceinline__ void store(uint32_t address, int thread, int) const {
+        store_shared16(address + thread * 16, pairs);
+    }
+    __device__ __forceinline__ void load(uint32_t address, int thread, int) {
+        pairs = load_shared16(address + thread * 16);
+    }
+};
+struct Fp32Gates {
+    uint4 input_forget, cell_output;
+    __device__ __forceinline__ void set(const float (&i)[2], const float (&f)[2],
+                                        const float (&g)[2], const float (&o)[2]) {
+        input_forget = make_uint4(__float_as_uint(i[0]), __float_as_uint(i[1]),
+                                  __float_as_uint(f[0]), __float_as_uint(f[1]));
+        cell_output = make_uint4(__float_as_uint(g[0]), __float_as_uint(g[1]),
+                                 __float_as_uint(o[0]), __float_as_uint(o[1]));
+    }
+    __device__ __forceinline__ void get(float (&i)[2], float (&f)[2], float (&g)[2],
+                                        float (&o)[2]) const {
+        i[0] = __uint_as_float(input_forget.x), i[1] = __uint_as_float(input_forget.y);
+        f[0] = __uint_as_float(input_forget.z), f[1] = __uint_as_float(input_forget.w);
+        g[0] = __uint_as_float(cell_output.x), g[1] = __uint_as_float(cell_output.y);
+        o[0] = __uint_as_float(cell_output.z), o[1] = __uint_as_float(cell_output.w);
+    }
+    __device__ __forceinline__ void store(uint32_t address, int thread, int threads) const {
+        store_shared16(address + thread * 16, input_forget);
+        store_shared16(address + (threads + thread) * 16, cell_output);
+    }
+    __device__ __forceinline__ void load(uint32_t address, int thread, int threads) {
+        input_forget = load_shared16(address + thread * 16);
+        cell_output = load_shared16(address + (threads + thread) * 16);
+    }
+};
+
+__device__ __forceinline__ uint2 half_of_chunk(uint4 chunk, int s) {
+    return s ? make_uint2(chunk.z, chunk.w) : make_uint2(chunk.x, chunk.y);
+}
+
+// ---- Operands
+struct Fp16 : FastActivations {
+    static constexpr int kBytes = 2, kHiddenBytes = 2;
+    static constexpr bool kScaled = true; // gradients need a loss scale
+    using Pair = uint32_t;
+    using Sum = uint32_t;
+    using Gates = FixedGates;
+    static __device__ __forceinline__ Pair pack(float low, float high) {
+        uint32_t r;
+        asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+        return r;
+    }
+    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
+        return pack(low, high);
+    }
+    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
+        return pack(low, high);
+    }
+    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
+        return half_of_chunk(chunk, s);
+    }
+    static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
+        return __half22float2(*reinterpret_cast<const __half2 *>(&sum));
+    }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+    }
+};
+struct Bf16 : FastActivations {
+    static constexpr int kBytes = 2, kHiddenBytes = 2;
+    static constexpr bool kScaled = false; // float's range
+    using Pair = uint32_t;
+    using Sum = uint32_t;
+    using Gates = FixedGates;
+    static __device__ __forceinline__ Pair pack(float low, float high) {
+        uint32_t r;
+        asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+        return r;
+    }
+    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
+        return pack(low, high);
+    }
+    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
+        return pack(low, high);
+    }
+    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
+        return half_of_chunk(chunk, s);
+    }
+    static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
+        return make_float2(__uint_as_float(sum << 16), __uint_as_float(sum & 0xffff0000u));
+    }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+    }
+};
+
+struct Float32Storage {
+    static constexpr int kBytes = 4;
+    static constexpr bool kScaled = false;
+    using Pair = uint2;
+    using Sum = float2;
+    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
+        return make_float2(low, high);
+    }
+    static __device__ __forceinline__ float2 unpack_sum(Sum sum) { return sum; }
+    static __device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0,
+                                                    uint32_t b1) {
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+    }
+};
+struct Tf32 : FastActivations, Float32Storage {
+    static constexpr int kHiddenBytes = 2; // as fp16, which has TF32's mantissa, for |h| < 1
+    using Gates = FixedGates;
+    static __device__ __forceinline__ uint32_t pack_hidden(float low, float high) {
+        return Fp16::pack(low, high);
+    }
+    // Two numbers of h.
+    static __device__ __forceinline__ uint2 widen(uint32_t pair) {
+        const float2 v = __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+        return make_uint2(__float_as_uint(v.x), __float_as_uint(v.y));
+    }
+    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
+        return widen(s == 0 ? chunk.x : s == 1 ? chunk.y : s == 2 ? chunk.z : chunk.w);
+    }
+    static __device__ __forceinline__ uint32_t round(float v) {
+        uint32_t r;
+        asm("cvt.rna.tf32.f32 %0,%1;" : "=r"(r) : "f"(v));
+        return r;
+    }
+    static __device__ __forceinline__ Pair pack(float low, float high) {
+        return make_uint2(round(low), round(high));
+    }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        mma_tf32(c, a, b0, b1);
+    }
+};
+// v = high + low with 11 and 13 bits, of which a TF32 product takes 11: three of them give the
+// product of two float32 but for 2^-21 of it.
+struct Fp32 : ExactActivations, Float32Storage {
+    static constexpr int kHiddenBytes = 4;
+    using Gates = Fp32Gates;
+    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
+        return pack(low, high);
+    }
+    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
+        return half_of_chunk(chunk, s);
+    }
+    static __device__ __forceinline__ Pair pack(float low, float high) {
+        return make_uint2(__float_as_uint(low), __float_as_uint(high));
+    }
+    static __device__ __forceinline__ uint32_t low_part(uint32_t v, uint32_t high) {
+        return __float_as_uint(__uint_as_float(v) - __uint_as_float(high));
+    }
+    static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+        constexpr uint32_t kHigh = 0xffffe000u;
+        uint4 high;
+        // Volatile: the parts of weights are made anew, for they do not fit in registers.
+        asm volatile("and.b32 %0,%4,%8;\nand.b32 %1,%5,%8;\nand.b32 %2,%6,%8;\nand.b32 %3,%7,%8;"
+                     : "=r"(high.x), "=r"(high.y), "=r"(high.z), "=r"(high.w)
+                     : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "n"(kHigh));
+        const uint4 low = make_uint4(low_part(a.x, high.x), low_part(a.y, high.y),
+                                     low_part(a.z, high.z), low_part(a.w, high.w));
+        const uint32_t high0 = b0 & kHigh, high1 = b1 & kHigh;
+        mma_tf32(c, low, high0, high1);
+        mma_tf32(c, high, low_part(b0, high0), low_part(b1, high1));
+        mma_tf32(c, high, high0, high1);
+    }
+};
+
+} // namespace rp_lstm
