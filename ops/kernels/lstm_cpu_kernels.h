@@ -98,6 +98,31 @@ struct LstmCpuAdam {
     float step_size, inverse_correction; // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
 };
 
+// The recurrence of one layer, all arrays contiguous and in PyTorch's order; H a multiple of V.
+struct LstmCpuRecurrence {
+    int64_t time_steps, batch, hidden;
+    const float *projected;         // [T][B][4H]: the input times weight_ih
+    const float *weight_tiles;      // [H/V][H][4][V]: weight_hh
+    const float *bias_ih, *bias_hh; // [4H]
+    const float *h_0, *c_0;         // [B][H], or nullptr for zeros
+    float *output;                  // [T][B][H]
+    float *c_n;                     // [B][H]
+    float *saved;                   // [T][saved_rows][i, f, g, o, c of t-1][H], or nullptr
+    int64_t saved_rows;
+};
+
+struct LstmCpuRecurrenceBackward {
+    int64_t time_steps, batch, hidden;
+    const float *grad_output; // [t][b][H] at t * time_stride + b * row_stride, or nullptr for zeros
+    int64_t time_stride, row_stride;
+    const float *grad_h_n, *grad_c_n; // [B][H], or nullptr for zeros
+    const float *saved;               // forward's
+    int64_t saved_rows;
+    const float *weight;        // [4H][H]: weight_hh
+    float *grad_projected;      // [T][B][4H]
+    float *grad_h_0, *grad_c_0; // [B][H]
+};
+
 struct LstmCpuKernels {
     const char *name;
     int64_t lanes, slice; // V, S
@@ -120,6 +145,10 @@ struct LstmCpuKernels {
     // Batch statistics, loss, gradients of the head and of h. Returns the mean squared error.
     float (*head)(const LstmCpuHead &, const LstmCpuModel &);
     void (*adam)(const LstmCpuAdam &);
+    // Rows [first, last) of the batch; bias [4H]: their share of either bias's gradient.
+    void (*recur_rows)(const LstmCpuRecurrence &, int64_t first, int64_t last);
+    void (*recur_rows_backward)(const LstmCpuRecurrenceBackward &, int64_t first, int64_t last,
+                                float *bias);
 };
 
 // nullptr where the compiler has no such instruction set.

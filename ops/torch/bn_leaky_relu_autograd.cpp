@@ -4,6 +4,7 @@
 // for the LeakyReLU, is computed again. A second derivative is left to PyTorch's own operators.
 #include "bn_leaky_relu_composed.h"
 #include "bn_leaky_relu_dispatch.h"
+#include "transforms.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -34,12 +35,8 @@ bool requires_grad(const OptionalTensor &tensor) {
     return defined(tensor) && tensor->requires_grad();
 }
 
-// vmap, jvp and torch.func.grad wrap their tensors; a C++ autograd function can't follow them.
 bool is_transformed(const OptionalTensor &tensor) {
-    return defined(tensor) &&
-           (tensor->key_set().has_any(c10::DispatchKeySet(
-                {c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched})) ||
-            tensor->_fw_grad(/*level=*/0).defined());
+    return defined(tensor) && rp_ops::is_transformed(*tensor);
 }
 
 struct BnLeakyReluFunction : torch::autograd::Function<BnLeakyReluFunction> {

@@ -14,8 +14,8 @@ market=${RP_MARKET:-$root/../shared/market/sp500-50}
 program=$root/build/default/bin/return-predictor
 benchmarks=$root/tests/benchmarks
 results=$root/results
-gpu=(verify.json benchmark.json bn_leaky_relu.json training_speed.json precision.json walk_forward.json gpu-tests.json)
-cpu=(prepare_data.json cpu_lstm.json serving.json evaluation.json universe.json verdicts.json)
+gpu=(verify.json benchmark.json bn_leaky_relu.json lstm.json training_speed.json precision.json walk_forward.json gpu-tests.json)
+cpu=(prepare_data.json cpu_lstm.json lstm_cpu.json serving.json evaluation.json universe.json verdicts.json)
 
 usage() { sed -n '4,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 commit() { "$program" --version | sed -n 's/.*(\([0-9a-f]\{40\}\)).*/\1/p'; }
@@ -28,6 +28,8 @@ make_result() { # make_result <file of results/>
             --configurations gpu-fused,gpu-fused:bf16,gpu-fused:tf32,gpu-fused:fp32,gpu-graph,gpu-kernel,gpu,cpu-fused,cpu ;;
         bn_leaky_relu.json) "$python" "$benchmarks/bn_leaky_relu.py" --commit "$(commit)" \
             --library "$root/build/default/lib/librp_ops.so" --out "$out" ;;
+        lstm.json) "$python" "$benchmarks/lstm.py" --out "$out" ;;
+        lstm_cpu.json) "$python" "$benchmarks/lstm.py" --device cpu --batches 1 8 64 512 --time-steps 20 --out "$out" ;;
         fuse_networks.json) "$python" "$benchmarks/fuse_networks.py" --out "$out" ;; # needs timm
         training_speed.json) "$python" "$benchmarks/training_speed.py" --out "$out" ;;
         precision.json) "$python" "$benchmarks/precision.py" --prices "$market" --out "$out" ;;

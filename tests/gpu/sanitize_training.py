@@ -2,7 +2,8 @@
 
 The training kernel with every type of operands and odd sizes, more models than one, a last batch
 that is not full, several segments of time, and more tiles than the device holds at once; the
-gathering of windows and the dropout of the other configurations, forward and backward.
+gathering of windows and the dropout of the other configurations; the recurrence of
+nn.LSTM; each forward and backward.
 """
 
 import pathlib
@@ -46,5 +47,14 @@ assert torch.isfinite(windows).all() and torch.isfinite(wanted).all()
 hidden = torch.randn(rows, time_steps, 64, device="cuda", requires_grad=True)
 torch.ops.rp.lstm_dropout(hidden, step, 1, 0, 0.2).sum().backward()
 assert torch.isfinite(hidden.grad).all()
+
+for batch, hidden in ((9, 64), (1100, 64), (3, 32)):
+    sizes = [(6, batch, 4 * hidden), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,),
+             (batch, hidden), (batch, hidden)]  # fmt: skip
+    arguments = [torch.randn(size, device="cuda").requires_grad_() for size in sizes]
+    for chosen in (arguments, [*arguments[:4], None, None]):
+        output, h, c = torch.ops.rp.lstm_recurrence(*chosen)
+        (output.square().sum() + h.sum() + c.sum()).backward()
+    assert all(torch.isfinite(a.grad).all() for a in arguments)
 torch.cuda.synchronize()
 print(f"{steps} steps of the training kernel, {rows} windows gathered and dropped out")

@@ -1,4 +1,4 @@
-"""The compiled training kernel keeps everything in registers: nothing spills to local memory."""
+"""The compiled LSTM kernels keep everything in registers: nothing spills to local memory."""
 
 import pathlib
 import re
@@ -37,7 +37,15 @@ def test_training_kernel_takes_the_precision_where_weights_fit_in_registers(prec
 
 
 @needs_kernels
-def test_training_kernels_spill_nothing():
+@pytest.mark.parametrize(
+    "name, count",
+    [
+        ("lstm_train_kernel", 16),  # two hidden sizes, one or two layers, four types of operands
+        ("lstm_recurrence_forward_kernel", 4),  # two hidden sizes, one or more blocks a processor
+        ("lstm_recurrence_backward_kernel", 4),
+    ],
+)
+def test_kernels_spill_nothing(name, count):
     tool = cuobjdump()
     if tool is None:
         pytest.skip("neither cuobjdump nor Triton is installed")
@@ -46,7 +54,7 @@ def test_training_kernels_spill_nothing():
         [tool, "--dump-resource-usage", library],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    kernels = re.findall(r"lstm_train_kernel\S*:\s+REG:(\d+) STACK:(\d+).*? LOCAL:(\d+)", text)
-    assert len(kernels) == 16  # two hidden sizes, one or two layers, four types of operands
+    kernels = re.findall(name + r"\S*:\s+REG:(\d+) STACK:(\d+).*? LOCAL:(\d+)", text)
+    assert len(kernels) == count
     for registers, stack, local in kernels:
         assert int(registers) <= 255 and (int(stack), int(local)) == (0, 0)

@@ -39,10 +39,10 @@ def assert_close(ours, theirs, tolerance=TOLERANCE):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
-def took_own_kernels(call):
+def took(operator, call):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         call()
-    return any(event.name == "rp::lstm_infer" for event in profile.events())
+    return any(event.name == operator for event in profile.events())
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -53,7 +53,7 @@ def test_inference_equals_torchs(shape, batch_first):
     x = torch.randn(*((B, T, F) if batch_first else (T, B, F)))
     with torch.no_grad():
         assert_close(ours(x), theirs(x))
-        assert took_own_kernels(lambda: ours(x)) == (shape in FAST and has_avx2())
+        assert took("rp::lstm_infer", lambda: ours(x)) == (shape in FAST and has_avx2())
 
 
 def has_avx2():
@@ -106,6 +106,139 @@ def test_results_and_gradients_equal_torchs(options, with_states):
         (output.sin().sum() + h.cos().sum() + c.sum()).backward()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def gradients(lstm, x, states=None, loss=None):
+    """Outputs, and gradients of everything, by name."""
+    x = x.detach().requires_grad_()
+    states = states and tuple(s.detach().requires_grad_() for s in states)
+    lstm.zero_grad()
+    output, (h, c) = lstm(x, states)
+    loss = loss or (lambda output, h, c: output.sin().sum() + h.cos().sum() + c.square().sum())
+    loss(output, h, c).backward()
+    named = {"output": output, "h": h, "c": c, "grad input": x.grad}
+    named |= {name: parameter.grad for name, parameter in lstm.named_parameters()}
+    if states:
+        named |= {"grad h_0": states[0].grad, "grad c_0": states[1].grad}
+    return {name: value.detach().clone() for name, value in named.items()}
+
+
+def doubled(states):
+    return states and tuple(s.double() for s in states)
+
+
+def assert_float32_of(mine, exact):
+    assert mine.keys() == exact.keys()
+    for name, expected in exact.items():
+        error = (mine[name] - expected).norm() / expected.norm().clamp_min(1e-30)
+        assert error < 5e-6, f"{name}: relative error {error:.1e}"  # torch's own: up to 4e-6
+
+
+# B, T, F, H, layers; H a multiple of 16, of both AVX2's and AVX-512's lanes.
+TRAINED = [
+    (1, 1, 1, 16, 1),
+    (1, 20, 4, 64, 2),
+    (37, 7, 3, 48, 3),
+    (70, 70, 40, 32, 1),
+    (5, 3, 4, 128, 2),
+]
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+@pytest.mark.parametrize("shape", TRAINED, ids=str)
+def test_training_equals_float64(shape, with_states):
+    B, T, F, H, layers = shape
+    ours, theirs = pair(F, H, layers, batch_first=with_states)
+    x = torch.randn(*((B, T, F) if with_states else (T, B, F)))
+    states = tuple(torch.randn(2, layers, B, H)) if with_states else None
+    assert took("rp::lstm_recurrence_backward", lambda: gradients(ours, x, states)) == has_avx2()
+    exact = gradients(theirs.double(), x.double(), doubled(states))
+    assert_float32_of(gradients(ours, x, states), exact)
+
+
+LOSSES = {
+    "expanded gradient": lambda output, h, c: output.sum(),
+    "last output": lambda output, h, c: output[-1].square().sum(),
+    "h": lambda output, h, c: h.square().sum(),
+    "c": lambda output, h, c: c.square().sum(),
+    "transposed": lambda output, h, c: output.permute(2, 1, 0).sin().sum(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_training_by_some_results_alone(loss):
+    ours, theirs = pair(3, 16, 2)
+    x = torch.randn(5, 11, 3)
+    exact = gradients(theirs.double(), x.double(), None, loss)
+    assert_float32_of(gradients(ours, x, None, loss), exact)
+
+
+def test_training_has_the_same_bits_on_any_number_of_threads():
+    ours, _ = pair(4, 32, 2)
+    x, threads = torch.randn(7, 150, 4), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = gradients(ours, x)
+        torch.set_num_threads(3)
+        assert all(torch.equal(v, alone[name]) for name, v in gradients(ours, x).items()
+                   if "l0" not in name and "l1" not in name)  # a sum over time is MKL's
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_training_with_dropout_drops_what_torch_drops():
+    ours, theirs = pair(4, 16, 2, dropout=0.5)
+    x, results = torch.randn(7, 30, 4), []
+    for lstm in (ours, theirs):
+        torch.manual_seed(3)
+        results.append(gradients(lstm, x))
+    for name, value in results[1].items():
+        torch.testing.assert_close(results[0][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_training_compiled_equals_eager():
+    torch._dynamo.reset()
+    ours, eager = (pair(4, 16, 2)[0] for _ in range(2))
+    x = torch.randn(5, 3, 4)
+    with torch._dynamo.config.patch(allow_rnn=True):  # as torch.nn.LSTM needs it
+        mine = gradients(torch.compile(ours, backend="aot_eager", fullgraph=True), x)
+    for a, b in zip(mine.values(), gradients(eager, x).values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("with_states", [False, True])
+def test_second_derivative_in_float32_equals_torchs(with_states):
+    found = []
+    for lstm in pair(4, 16, 2):
+        torch.manual_seed(1)
+        x = torch.randn(5, 3, 4, requires_grad=True)
+        states = tuple(torch.randn(2, 2, 3, 16, requires_grad=True)) if with_states else None
+        output, (h, c) = lstm(x, states)
+        loss = output.sin().sum() + (0 if with_states else c.square().sum())
+        (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+        grad.square().sum().backward()
+        found.append([x.grad, *(p.grad for p in lstm.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_function_transforms_are_torchs(transform):
+    ours, theirs = pair(4, 16)
+    x = torch.randn(2, 5, 3, 4)
+    call = {
+        "grad": lambda lstm: torch.func.grad(lambda x: lstm(x)[0].sum())(x[0]),
+        "vmap": lambda lstm: torch.func.vmap(lambda x: lstm(x)[0])(x),
+    }[transform]
+    outcomes = []
+    for lstm in (ours, theirs):
+        try:
+            outcomes.append(call(lstm))
+        except RuntimeError as error:
+            outcomes.append(str(error).splitlines()[0])
+    assert type(outcomes[0]) is type(outcomes[1])
+    if isinstance(outcomes[0], torch.Tensor):
+        torch.testing.assert_close(*outcomes)
 
 
 def test_unbatched_and_packed_inputs_are_torchs():
@@ -182,6 +315,44 @@ def test_operator_passes_opcheck():
             torch.ops.rp.lstm.default, (x, states, params, True, 2, 0.0, False, False, False)
         )
     torch.library.opcheck(torch.ops.rp.lstm_infer.default, (x, params, False))
+
+
+def recurrence_arguments(hidden=16):
+    sizes = [(3, 8, 4 * hidden), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,), (8, hidden),
+             (8, hidden)]  # fmt: skip
+    torch.manual_seed(0)
+    return [(0.3 * torch.randn(size)).requires_grad_() for size in sizes]
+
+
+def test_recurrence_passes_opcheck():
+    arguments = recurrence_arguments()
+    for hx in (arguments[4:], [None, None]):
+        torch.library.opcheck(torch.ops.rp.lstm_recurrence.default, (*arguments[:4], *hx))
+    plain = [a.detach() for a in arguments]
+    torch.library.opcheck(torch.ops.rp.lstm_recurrence_forward.default, (*plain, True))
+    output, h, c, saved = torch.ops.rp.lstm_recurrence_forward(*plain, True)
+    torch.library.opcheck(
+        torch.ops.rp.lstm_recurrence_backward.default, (output, None, c, saved, plain[1], 8)
+    )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({0: torch.zeros(3, 8, 63)}, "projected must be"),
+        ({0: torch.zeros(3, 0, 64)}, "no elements"),
+        ({1: torch.zeros(64, 16).double()}, "weight must be float32"),
+        ({4: torch.zeros(1, 8, 16)}, "h_0 must be"),
+    ],
+)
+def test_recurrence_refuses_what_does_not_fit(change, message):
+    arguments = [a.detach() for a in recurrence_arguments()]
+    for k, value in change.items():
+        arguments[k] = value
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.rp.lstm_recurrence(*arguments)
+    with pytest.raises(RuntimeError, match="no kernel for hidden size 13"):
+        torch.ops.rp.lstm_recurrence(*recurrence_arguments(13))
 
 
 def test_operator_derivatives_of_both_orders():
