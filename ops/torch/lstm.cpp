@@ -3,7 +3,8 @@
 // Policy, the whole rule of which path runs:
 //   CPU inference  rp::lstm_infer: no gradients wanted, zero states, a shape within lstm_cpu_fits
 //   GPU            rp::lstm_recurrence layer by layer, with autograd: H of 32 or 64, F <= 128,
-//                  B >= 192 (below, cuDNN is as fast), where torch may use cuDNN, and TF32 in it
+//                  B >= 192 and B T >= 2048 (below, cuDNN is as fast in a CUDA graph), where torch
+//                  may use cuDNN, and TF32 in it
 //   CPU training   rp::lstm_recurrence as well: gradients wanted, H up to 128 (above, oneDNN is as
 //                  fast) and a multiple of a vector's lanes
 //   all else       torch's own operator
@@ -89,7 +90,8 @@ bool infers_on_cpu(const Arguments &a) {
 bool recurs_on_gpu(const Arguments &a) {
     const at::Context &settings = at::globalContext();
     return a.input.is_cuda() && a.input.size(2) <= 128 && a.batch() >= 192 &&
-           settings.userEnabledCuDNN() && settings.allowTF32CuDNN(at::Float32Op::RNN) &&
+           a.input.size(0) * a.input.size(1) >= 2048 && settings.userEnabledCuDNN() &&
+           settings.allowTF32CuDNN(at::Float32Op::RNN) &&
            lstm_recurrence_runs(a.input.device(), a.hidden());
 }
 

@@ -178,8 +178,8 @@ class LSTM(torch.nn.LSTM):
       ``num_layers <= 4``, AVX2. A sequence's result does not depend on what else is in its batch.
     - training on the CPU: ``H`` a multiple of 16, up to 128, AVX2.
     - GPUs of compute capability 9, inference and training, eager, compiled or in a CUDA graph:
-      ``H`` 32 or 64, ``B >= 192``, ``F <= 128``, where PyTorch may use cuDNN and TF32 for LSTMs
-      (``torch.backends.cudnn``). Errors are far below those of cuDNN's TF32; the same inputs give
+      ``H`` 32 or 64, ``F <= 128``, ``B >= 192``, ``B T >= 2048``, where PyTorch may use cuDNN and
+      TF32 for LSTMs (``torch.backends.cudnn``). Errors are far below those of cuDNN's TF32; the same inputs give
       the same bits; dropout is ``torch.nn.functional.dropout``'s.
 
     There results differ from PyTorch's by rounding. Everything else is PyTorch's own operator. As

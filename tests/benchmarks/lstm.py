@@ -8,6 +8,7 @@ take turns in each round; reported are medians of the rounds.
 """
 
 import argparse
+import itertools
 import os
 import pathlib
 import statistics
@@ -24,8 +25,8 @@ from return_predictor import nn  # noqa: E402
 LAYERS, DROPOUT = 2, 0.2
 
 
-def make_call(layer, what, device, sizes):
-    hidden, batch, time_steps, features = sizes
+def make_call(layer, what, device, shape):
+    features, hidden, time_steps, batch = shape
     torch.manual_seed(0)
     lstm = layer(features, hidden, LAYERS, dropout=DROPOUT, device=device)
     training = what == "training"
@@ -86,9 +87,9 @@ def microseconds(call, device, least_seconds):
     return 1e6 * taken / calls
 
 
-def row_of(what, mode, device, sizes, rounds, least_seconds):
+def row_of(what, mode, device, shape, rounds, least_seconds):
     calls = {
-        name: make_call(layer, what, device, sizes)
+        name: make_call(layer, what, device, shape)
         for name, layer in (("return_predictor", nn.LSTM), ("torch", torch.nn.LSTM))
     }
     for name, call in calls.items():
@@ -99,7 +100,7 @@ def row_of(what, mode, device, sizes, rounds, least_seconds):
         for name, call in calls.items():
             taken[name].append(microseconds(call, device, least_seconds))
     medians = {name: round(statistics.median(values), 2) for name, values in taken.items()}
-    hidden, batch, time_steps, features = sizes
+    features, hidden, time_steps, batch = shape
     return {
         "what": what, "mode": mode, "features": features, "hidden": hidden,
         "time_steps": time_steps, "batch": batch,
@@ -114,7 +115,7 @@ def main():
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 64, 192, 512, 4096])
     parser.add_argument("--hidden", type=int, nargs="*", default=[32, 64])
     parser.add_argument("--time-steps", type=int, nargs="*", default=[20, 100])
-    parser.add_argument("--features", type=int, default=4)
+    parser.add_argument("--features", type=int, nargs="*", default=[4])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--least-seconds", type=float, default=0.02)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -124,20 +125,18 @@ def main():
     modes = ["eager", "graph"] if arguments.device == "cuda" else ["eager"]
     rows = []
     warm_up(arguments.device)
-    for hidden in arguments.hidden:
-        for time_steps in arguments.time_steps:
-            for batch in arguments.batches:
-                for what in ("forward", "training"):
-                    for mode in modes:
-                        row = row_of(
-                            what, mode, arguments.device,
-                            (hidden, batch, time_steps, arguments.features), arguments.rounds, arguments.least_seconds,
-                        )  # fmt: skip
-                        rows.append(row)
-                        print(*row.values(), flush=True)
+    shapes = itertools.product(
+        arguments.features, arguments.hidden, arguments.time_steps, arguments.batches
+    )
+    for shape, what, mode in itertools.product(shapes, ("forward", "training"), modes):
+        row = row_of(
+            what, mode, arguments.device, shape, arguments.rounds, arguments.least_seconds
+        )
+        rows.append(row)
+        print(*row.values(), flush=True)
     gpu = torch.cuda.get_device_name() if arguments.device == "cuda" else None
     result_file.write(
-        arguments.out, " ".join(["tests/benchmarks/lstm.py", *sys.argv[1:]]),
+        arguments.out,
         {"device": arguments.device, "layers": LAYERS, "dropout": DROPOUT,
          "threads": arguments.threads, "rows": rows},
         gpu=gpu, torch=torch.__version__, cudnn=torch.backends.cudnn.version(),

@@ -15,7 +15,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
 ]
 
-LEAST_BATCH = 192  # that nn.LSTM gives to the library's kernels
+# What nn.LSTM gives to the library's kernels.
+LEAST_BATCH, LEAST_ROWS = 192, 2048
 # B, T, F, H, layers
 SHAPES = [
     (1, 1, 1, 32, 1),
@@ -168,6 +169,7 @@ def test_saturated_gates_give_finite_gradients():
         ({"hidden": 48}, 4, None),
         ({}, 129, None),
         ({"batch": LEAST_BATCH - 1}, 4, None),
+        ({"time_steps": LEAST_ROWS // LEAST_BATCH}, 4, None),
         ({"bidirectional": True}, 4, None),
         ({"proj_size": 5}, 4, None),
         ({"bias": False}, 4, None),
@@ -176,13 +178,13 @@ def test_saturated_gates_give_finite_gradients():
         ({}, 4, lambda: torch.backends.cudnn.flags(enabled=False)),
         ({}, 4, lambda: torch.autocast("cuda", torch.float16)),
     ],
-    ids=["H", "F", "B", "bidirectional", "projection", "bias", "float64", "tf32", "cudnn", "autocast"],
+    ids=["H", "F", "B", "B T", "bidirectional", "projection", "bias", "float64", "tf32", "cudnn", "autocast"],
 )
 def test_all_else_is_torchs_own(options, features, context):
     options = dict(options)
-    batch = options.pop("batch", LEAST_BATCH)
+    batch, time_steps = options.pop("batch", LEAST_BATCH), options.pop("time_steps", 20)
     ours, theirs = pair(features, options.pop("hidden", 64), **options)
-    x = random_input(ours, batch, 4).to(next(ours.parameters()))
+    x = random_input(ours, batch, time_steps).to(next(ours.parameters()))
 
     def both():
         assert own_kernels(lambda: ours(x)) == 0
@@ -214,7 +216,7 @@ def test_dropout_between_layers_is_torchs():
     for layer, lstm in enumerate((below, above)):
         state = {k[:-1] + "0": v for k, v in ours.state_dict().items() if k.endswith(str(layer))}
         lstm.load_state_dict(state)
-    x = random_input(ours, LEAST_BATCH, 7).cuda()
+    x = random_input(ours, LEAST_BATCH, 20).cuda()
     torch.manual_seed(5)
     output = ours(x)[0]
     torch.manual_seed(5)
@@ -273,7 +275,7 @@ def test_operators_pass_opcheck():
     ours, _ = pair(4, 32, 2)
     torch.library.opcheck(
         torch.ops.rp.lstm.default,
-        (random_input(ours, LEAST_BATCH, 3).cuda(), [], list(ours.parameters()), True, 2, 0.0, True, False,
+        (random_input(ours, LEAST_BATCH, 20).cuda(), [], list(ours.parameters()), True, 2, 0.0, True, False,
          False),  # of unknown sizes it is torch's own, with other rounding
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor",
                     "test_aot_dispatch_static"),
@@ -282,7 +284,7 @@ def test_operators_pass_opcheck():
 
 def test_a_second_derivative_is_refused_as_cudnns_is():
     for lstm in pair(4, 64):
-        x = random_input(lstm, LEAST_BATCH, 4).cuda().requires_grad_()
+        x = random_input(lstm, LEAST_BATCH, 20).cuda().requires_grad_()
         (grad,) = torch.autograd.grad(lstm(x)[0].square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="not implemented"):
             grad.sum().backward()
