@@ -7,9 +7,8 @@
  *
  * Policy: operands of the recurrent product are split into two bfloat16 each, 16 bits of mantissa
  * (TF32 has 10), everything else is float32; every sum has a fixed order, so the same inputs give
- * the same bits. B is the batch, H the hidden size,
- * gates are in PyTorch's order. All pointers are to device memory, float, contiguous but where a
- * stride is named; the caller owns them. */
+ * the same bits. B is the batch, H the hidden size, gates are in PyTorch's order. All pointers are
+ * to device memory, float, contiguous but where a stride is named; the caller owns them. */
 #ifndef RP_KERNELS_LSTM_RECURRENCE_H
 #define RP_KERNELS_LSTM_RECURRENCE_H
 
