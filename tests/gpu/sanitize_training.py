@@ -2,8 +2,8 @@
 
 The training kernel with every type of operands and odd sizes, more models than one, a last batch
 that is not full, several segments of time, and more tiles than the device holds at once; the
-gathering of windows and the dropout of the other configurations; the recurrence of
-nn.LSTM; each forward and backward.
+gathering of windows and the dropout of the other configurations; the recurrence of nn.LSTM; each
+forward and backward.
 """
 
 import pathlib

@@ -196,6 +196,7 @@ def test_training_with_dropout_drops_what_torch_drops():
         torch.testing.assert_close(results[0][name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif("not has_avx2()", reason="torch's own, compiled, has another shape of h")
 def test_training_compiled_equals_eager():
     torch._dynamo.reset()
     ours, eager = (pair(4, 16, 2)[0] for _ in range(2))
