@@ -179,8 +179,9 @@ class LSTM(torch.nn.LSTM):
     - training on the CPU: ``H`` a multiple of 16, up to 128, AVX2.
     - GPUs of compute capability 9, inference and training, eager, compiled or in a CUDA graph:
       ``H`` 32 or 64, ``F <= 128``, ``B >= 192``, ``B T >= 2048``, where PyTorch may use cuDNN and
-      TF32 for LSTMs (``torch.backends.cudnn``). Errors are far below those of cuDNN's TF32; the same inputs give
-      the same bits; dropout is ``torch.nn.functional.dropout``'s.
+      TF32 for LSTMs (``torch.backends.cudnn``). The recurrence is far more exact than TF32; the
+      products before and after it follow ``torch.backends.cuda.matmul``. The same inputs give the
+      same bits; dropout is ``torch.nn.functional.dropout``'s.
 
     There results differ from PyTorch's by rounding. Everything else is PyTorch's own operator. As
     with ``torch.nn.LSTM``, ``torch.compile`` takes the layer without a graph break where
