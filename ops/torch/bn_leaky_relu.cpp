@@ -18,7 +18,7 @@ constexpr const char *SCHEMA =
 constexpr const char *FORWARD_SCHEMA =
     "bn_leaky_relu_forward(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, "
     "Tensor(b!)? running_var, bool training, float momentum, float eps, float negative_slope) "
-    "-> (Tensor output, Tensor mean, Tensor invstd)";
+    "-> (Tensor output, Tensor mean, Tensor invstd, Tensor kept_bias)";
 constexpr const char *BACKWARD_SCHEMA =
     "bn_leaky_relu_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, "
     "Tensor? running_mean, Tensor? running_var, Tensor mean, Tensor invstd, bool training, "

@@ -1,7 +1,8 @@
 // Autograd of rp::bn_leaky_relu, and of its backward.
 //
 // Policy: one activation is kept, the input. The output of the BatchNorm, which eager mode keeps
-// for the LeakyReLU, is computed again. A second derivative is left to PyTorch's own operators.
+// for the LeakyReLU, is computed again, from a copy of the bias: as in eager mode the bias may have
+// changed since. A second derivative is left to PyTorch's own operators.
 #include "bn_leaky_relu_composed.h"
 #include "bn_leaky_relu_dispatch.h"
 #include "transforms.h"
@@ -39,18 +40,28 @@ bool is_transformed(const OptionalTensor &tensor) {
     return defined(tensor) && rp_ops::is_transformed(*tensor);
 }
 
+// `value` as if it had been computed from `source`: eager mode's second derivative with respect to
+// the bias is there, and zero.
+at::Tensor with_graph_of(const at::Tensor &source, const at::Tensor &value) {
+    at::Tensor linked = source.clone();
+    at::NoGradGuard no_grad;
+    linked.copy_(value);
+    return linked;
+}
+
 struct BnLeakyReluFunction : torch::autograd::Function<BnLeakyReluFunction> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &input,
                               const OptionalTensor &weight, const OptionalTensor &bias,
                               const OptionalTensor &running_mean, const OptionalTensor &running_var,
                               bool training, double momentum, double eps, double negative_slope) {
         at::AutoDispatchBelowADInplaceOrView below_autograd;
-        const auto [output, mean, invstd] =
+        const auto [output, mean, invstd, kept_bias] =
             dispatch_forward(input, weight, bias, running_mean, running_var, training, momentum,
                              eps, negative_slope);
-        context->save_for_backward({input, value_or_undefined(weight), value_or_undefined(bias),
-                                    value_or_undefined(running_mean),
-                                    value_or_undefined(running_var), mean, invstd});
+        context->save_for_backward(
+            {input, value_or_undefined(weight), defined(bias) ? kept_bias : at::Tensor(),
+             value_or_undefined(running_mean), value_or_undefined(running_var), mean, invstd});
+        context->saved_data["bias"] = bias; // not a saved variable: those must not change
         context->saved_data["training"] = training;
         context->saved_data["eps"] = eps;
         context->saved_data["negative_slope"] = negative_slope;
@@ -71,9 +82,13 @@ struct BnLeakyReluFunction : torch::autograd::Function<BnLeakyReluFunction> {
                 mask[k] = context->needs_input_grad(edge++);
             }
         }
+        OptionalTensor bias = optional(saved[2]);
+        if (at::GradMode::is_enabled() && bias) {
+            bias = with_graph_of(*context->saved_data["bias"].toOptional<at::Tensor>(), *bias);
+        }
         std::tie(result[0], result[1], result[2]) = dispatch_backward(
-            grads[0], saved[0], optional(saved[1]), optional(saved[2]), optional(saved[3]),
-            optional(saved[4]), saved[5], saved[6], context->saved_data["training"].toBool(),
+            grads[0], saved[0], optional(saved[1]), bias, optional(saved[3]), optional(saved[4]),
+            saved[5], saved[6], context->saved_data["training"].toBool(),
             context->saved_data["eps"].toDouble(), context->saved_data["negative_slope"].toDouble(),
             mask);
         return result;

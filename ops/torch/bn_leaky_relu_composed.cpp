@@ -26,6 +26,11 @@ OptionalTensor scratch_copy(const OptionalTensor &statistic, bool training) {
     return training && given ? OptionalTensor(statistic->detach().clone()) : statistic;
 }
 
+at::Tensor copy_of(const OptionalTensor &bias, const at::Tensor &input) {
+    const bool given = bias.has_value() && bias->defined();
+    return given ? bias->clone() : at::empty({0}, input.options());
+}
+
 } // namespace
 
 bool set_allow_cudnn(bool allow) {
@@ -44,8 +49,8 @@ ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &we
     const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
     if (input.numel() == 0) {
         const int64_t channels = training ? input.size(1) : 0;
-        return {input.clone(), at::zeros({channels}, statistics),
-                at::zeros({channels}, statistics)};
+        return {input.clone(), at::zeros({channels}, statistics), at::zeros({channels}, statistics),
+                copy_of(bias, input)};
     }
     // Not at::batch_norm: it gives 3-D and more to cuDNN, whatever its arguments say.
     auto [y, mean, invstd] = at::native_batch_norm(input, weight, bias, running_mean, running_var,
@@ -57,7 +62,7 @@ ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &we
         mean = at::empty({0}, statistics);
         invstd = at::empty({0}, statistics);
     }
-    return {at::leaky_relu(y, negative_slope), mean, invstd};
+    return {at::leaky_relu(y, negative_slope), mean, invstd, copy_of(bias, input)};
 }
 
 BackwardResult composed_backward(const at::Tensor &grad_output, const at::Tensor &input,

@@ -15,9 +15,10 @@ namespace rp_ops {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-// (output, mean [C], invstd [C]) in training; mean and invstd are [0] in evaluation. The statistics
-// have the accumulation type: float32 for 16-bit inputs, else the type of the input.
-using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+// (output, mean [C], invstd [C], kept_bias [C]). Mean and invstd are [0] in evaluation; they have
+// the accumulation type: float32 for 16-bit inputs, else the type of the input. kept_bias is the
+// bias as it was, [0] without one: backward needs it and, as in eager mode, it may have changed.
+using ForwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 // (grad_input, grad_weight [C], grad_bias [C]); undefined where grad_mask is false.
 using BackwardResult = std::tuple<at::Tensor, at::Tensor, at::Tensor>;

@@ -102,10 +102,11 @@ at::Tensor workspace_for(const BnLeakyReluShape &shape, const at::Tensor &input)
     return at::empty({bytes}, input.options().dtype(at::kByte));
 }
 
-ForwardResult forward_cuda(const at::Tensor &input, const OptionalTensor &weight,
-                           const OptionalTensor &bias, const OptionalTensor &running_mean,
-                           const OptionalTensor &running_var, bool training, double momentum,
-                           double eps, double negative_slope) {
+// Without `keep` the copy of the bias is undefined.
+ForwardResult run_forward(const at::Tensor &input, const OptionalTensor &weight,
+                          const OptionalTensor &bias, const OptionalTensor &running_mean,
+                          const OptionalTensor &running_var, bool training, double momentum,
+                          double eps, double negative_slope, bool keep) {
     const c10::cuda::CUDAGuard guard(input.device());
     check_values_per_channel(input, training);
     if (!fuses_forward(input, weight, bias, running_mean, running_var, training)) {
@@ -120,7 +121,10 @@ ForwardResult forward_cuda(const at::Tensor &input, const OptionalTensor &weight
     const at::Tensor output = at::empty_like(input);
     const at::Tensor mean = at::empty({statistics}, options);
     const at::Tensor invstd = at::empty({statistics}, options);
-    at::Tensor workspace;
+    at::Tensor workspace, kept_bias;
+    if (keep) {
+        kept_bias = given(bias) ? bias->clone() : at::empty({0}, input.options());
+    }
     if (training) {
         workspace = workspace_for(params.shape, input);
         params.mean = mean.mutable_data_ptr<float>();
@@ -139,15 +143,23 @@ ForwardResult forward_cuda(const at::Tensor &input, const OptionalTensor &weight
     params.negative_slope = static_cast<float>(negative_slope);
     C10_CUDA_CHECK(rp_kernels::launch_bn_leaky_relu_forward(
         params, c10::cuda::getCurrentCUDAStream(input.device().index())));
-    return {output, mean, invstd};
+    return {output, mean, invstd, kept_bias};
+}
+
+ForwardResult forward_cuda(const at::Tensor &input, const OptionalTensor &weight,
+                           const OptionalTensor &bias, const OptionalTensor &running_mean,
+                           const OptionalTensor &running_var, bool training, double momentum,
+                           double eps, double negative_slope) {
+    return run_forward(input, weight, bias, running_mean, running_var, training, momentum, eps,
+                       negative_slope, true);
 }
 
 at::Tensor output_cuda(const at::Tensor &input, const OptionalTensor &weight,
                        const OptionalTensor &bias, const OptionalTensor &running_mean,
                        const OptionalTensor &running_var, bool training, double momentum,
                        double eps, double negative_slope) {
-    return std::get<0>(forward_cuda(input, weight, bias, running_mean, running_var, training,
-                                    momentum, eps, negative_slope));
+    return std::get<0>(run_forward(input, weight, bias, running_mean, running_var, training,
+                                   momentum, eps, negative_slope, false));
 }
 
 BackwardResult backward_cuda(const at::Tensor &grad_output, const at::Tensor &input,

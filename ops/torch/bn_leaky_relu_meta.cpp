@@ -10,14 +10,15 @@
 namespace rp_ops {
 namespace {
 
-ForwardResult forward_meta(const at::Tensor &input, const OptionalTensor &, const OptionalTensor &,
-                           const OptionalTensor &, const OptionalTensor &, bool training, double,
-                           double, double) {
+ForwardResult forward_meta(const at::Tensor &input, const OptionalTensor &,
+                           const OptionalTensor &bias, const OptionalTensor &,
+                           const OptionalTensor &, bool training, double, double, double) {
     check_values_per_channel(input, training);
     const c10::SymInt channels = training ? input.sym_size(1) : c10::SymInt(0);
     const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
     return {at::empty_like(input), at::empty_symint({channels}, statistics),
-            at::empty_symint({channels}, statistics)};
+            at::empty_symint({channels}, statistics),
+            bias && bias->defined() ? at::empty_like(*bias) : at::empty({0}, input.options())};
 }
 
 BackwardResult backward_meta(const at::Tensor &, const at::Tensor &input,

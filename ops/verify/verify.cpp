@@ -230,7 +230,7 @@ Outputs subject(const Case &c, const Inputs &in) {
             });
     if (trains(c) && in.input.numel() > 0) {
         at::NoGradGuard no_grad;
-        std::tie(std::ignore, out.mean, out.invstd) =
+        std::tie(std::ignore, out.mean, out.invstd, std::ignore) =
             dispatch_forward(in.input, in.weight, in.bias, tracked(c, in.running_mean),
                              tracked(c, in.running_var), true, 0.0, EPS, SLOPE);
     }

@@ -134,6 +134,43 @@ def test_more_than_two_to_the_31_elements_have_eagers_bits():
     assert torch.equal(bits(expected), bits(actual))
 
 
+def test_backward_of_more_than_two_to_the_31_elements_has_eagers_bits():
+    rows, channels = 2**31 // 64 + 1024, 64
+    if torch.cuda.mem_get_info()[0] < 10 * rows * channels * 2:
+        pytest.skip("needs ten tensors of 4 GiB")
+    x = torch.randn(rows, channels, device="cuda", dtype=torch.float16, requires_grad=True)
+    grad = torch.randn_like(x, requires_grad=False)
+    weight, bias = (torch.randn(channels, device="cuda", requires_grad=True) for _ in range(2))
+    results = []
+    for function in (pair, fused):
+        output = function(x, weight, bias, None, None)
+        results.append(torch.autograd.grad(output, (x, weight, bias), grad))
+        del output
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(bits(expected), bits(actual))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("changed", range(6))
+def test_change_in_place_before_backward_does_what_it_does_in_eager_mode(changed, training):
+    """Of input, weight, bias, running mean, running variance or output."""
+    leaves, mean, var, grad = tensors((512, 64), torch.float32, torch.contiguous_format)
+    outcomes = []
+    for function in (pair, fused):
+        arguments = [t.clone() for t in (*leaves, mean, var)]
+        output = function(*arguments, training)
+        with torch.no_grad():
+            [*arguments, output][changed].mul_(-2)
+        try:
+            outcomes.append(torch.autograd.grad(output, leaves, grad))
+        except RuntimeError as error:
+            assert "modified by an inplace operation" in str(error)
+            outcomes.append(None)
+    assert (outcomes[0] is None) == (outcomes[1] is None)
+    if outcomes[0] is not None:
+        assert_same_bits(*outcomes)
+
+
 def test_reciprocals_of_counts_are_exact_in_a_long_chain():
     """One channel of one image: every thread's count passes 4,000."""
     arguments = tensors((1, 2, 1448, 1448), torch.float32, torch.contiguous_format)

@@ -73,7 +73,7 @@ def test_double_backward_has_eagers_bits(training):
         torch.manual_seed(1)
         first = torch.autograd.grad(output, (x, weight, bias), torch.randn_like(output), create_graph=True)
         loss = sum((g * g).sum() for g in first)
-        results.append(torch.autograd.grad(loss, (x, weight)))
+        results.append(torch.autograd.grad(loss, (x, weight, bias)))
     for expected, actual in zip(*results):
         assert torch.equal(expected, actual)
 
@@ -86,7 +86,7 @@ def test_opcheck_passes(training, affine):
     detached = [None if t is None else t.detach() for t in (x, weight, bias)]
     arguments = (*detached, mean, var, training, MOMENTUM, EPS, SLOPE)
     torch.library.opcheck(torch.ops.rp.bn_leaky_relu_forward, arguments)
-    _, batch_mean, invstd = torch.ops.rp.bn_leaky_relu_forward(*arguments)
+    _, batch_mean, invstd, _ = torch.ops.rp.bn_leaky_relu_forward(*arguments)
     mask = [True, affine, affine]
     torch.library.opcheck(
         torch.ops.rp.bn_leaky_relu_backward,
@@ -216,13 +216,27 @@ def test_expanded_and_transposed_gradients_have_eagers_bits(training):
         assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
-@pytest.mark.parametrize("modified", ["input", "weight", "bias"])
-def test_argument_modified_in_place_before_backward_is_refused(modified):
-    """The bias too, unlike in eager mode: the sign of y is computed again from it."""
-    x, weight, bias, mean, var = tensors()
-    arguments = {"input": x.clone(), "weight": weight.clone(), "bias": bias.clone()}
-    output = fused(*arguments.values(), mean, var, True)
-    with torch.no_grad():
-        arguments[modified].mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        output.sum().backward()
+ARGUMENTS = ["input", "weight", "bias", "running_mean", "running_var", "output"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("changed", ARGUMENTS)
+def test_change_in_place_before_backward_does_what_it_does_in_eager_mode(changed, training):
+    """Refused, or without effect on the gradients."""
+    outcomes = []
+    for function in (pair, fused):
+        x, weight, bias, mean, var = tensors()
+        arguments = [x.clone(), weight.clone(), bias.clone(), mean, var]
+        output = function(*arguments, training)
+        with torch.no_grad():
+            [*arguments, output][ARGUMENTS.index(changed)].mul_(-2)
+        grad = torch.linspace(-1, 1, output.numel()).view_as(output)
+        try:
+            outcomes.append(torch.autograd.grad(output, (x, weight, bias), grad))
+        except RuntimeError as error:
+            assert "modified by an inplace operation" in str(error)
+            outcomes.append(None)
+    expected, actual = outcomes
+    assert (expected is None) == (actual is None) == (changed not in ("bias", "output"))
+    if expected is not None:
+        assert all(torch.equal(a, b) for a, b in zip(expected, actual))

@@ -160,6 +160,11 @@ MUTATIONS = [
         ("rp_ops",), ("tests/ops/test_bn_leaky_relu.py gradients or opcheck",), "torch",
     ),
     Mutation(
+        "the bias of the backward is the one of now", "ops/torch/bn_leaky_relu_autograd.cpp",
+        "defined(bias) ? kept_bias : at::Tensor(),", "value_or_undefined(bias),",
+        ("rp_ops",), ("tests/ops/test_bn_leaky_relu.py in_place",), "torch",
+    ),
+    Mutation(
         "a barrier of the row reduction is gone", "ops/kernels/bn_leaky_relu_rows_tile.cuh",
         "    __syncthreads(); // every slot is in the scratch\n", "",
         ("rp_ops",), OPERATOR_BITS, "gpu",
