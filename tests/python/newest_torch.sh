@@ -19,7 +19,7 @@ SKBUILD_CMAKE_DEFINE=RP_CUDA=OFF PATH=$environment/bin:$PATH \
 "$python" -m pip install --quiet --no-deps --force-reinstall "$environment"/wheel/*.whl
 
 cd "$root"
-unset LD_LIBRARY_PATH PYTHONPATH
+unset LD_LIBRARY_PATH PYTHONPATH RP_BUILD RP_OPS_LIBRARY
 RP_OPS_LIBRARY=$("$python" -c 'import return_predictor; print(return_predictor.library.find())')
 export RP_OPS_LIBRARY RP_INSTALLED=1 OMP_NUM_THREADS=1
 exec "$python" -m pytest -c tests/pytest.ini --rootdir "$root" -m "not slow" tests/ops tests/python
