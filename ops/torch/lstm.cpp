@@ -18,6 +18,7 @@
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/lstm.h>
 #include <ATen/ops/mm.h>
@@ -51,7 +52,8 @@ struct Arguments {
 
 // Float32 on one device, and shapes as torch.lstm checks them; what is wrong is for torch to say.
 bool is_plain(const Arguments &a) {
-    if (a.input.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || a.input.dim() != 3 ||
+    if (!(a.input.is_cpu() || a.input.is_cuda()) ||
+        a.input.unsafeGetTensorImpl()->has_symbolic_sizes_strides() || a.input.dim() != 3 ||
         a.input.numel() == 0 || a.layers < 1 ||
         a.params.size() != static_cast<size_t>(4 * a.layers) || a.params[1].dim() != 2) {
         return false;
@@ -121,11 +123,14 @@ Lstm recur(const Arguments &a) {
                 : output;
     }
     x = a.batch_first ? x.transpose(0, 1) : x;
-    if (L == 1) {
-        return {x, states[0].unsqueeze(0), states[1].unsqueeze(0)};
-    }
-    const at::Tensor stacked = at::stack(states);
-    return {x, stacked.narrow(0, 0, a.layers), stacked.narrow(0, a.layers, a.layers)};
+    // Neither is a view, as torch's are not: they may be changed in place and detached.
+    const auto gather = [&](size_t first) {
+        const at::TensorList layers = at::TensorList(states).slice(first, L);
+        const at::Tensor &state = layers[0];
+        return L == 1 ? at::_unsafe_view(state, {1, state.size(0), state.size(1)})
+                      : at::stack(layers);
+    };
+    return {x, gather(0), gather(L)};
 }
 
 Lstm lstm(const at::Tensor &input, at::TensorList hx, at::TensorList params, bool has_biases,

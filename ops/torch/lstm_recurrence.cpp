@@ -152,8 +152,13 @@ variable_list compose(const variable_list &inputs) {
     return {at::stack(outputs), h, c};
 }
 
-// Of the arguments, as functions that can be differentiated again.
-variable_list composed_gradients(const variable_list &inputs, const variable_list &grads) {
+// Of the arguments, as functions that can be differentiated again. Of aliases: an argument may have
+// been computed from another, and grad() would follow it there.
+variable_list composed_gradients(const variable_list &arguments, const variable_list &grads) {
+    variable_list inputs;
+    for (const at::Tensor &argument : arguments) {
+        inputs.push_back(argument.defined() ? argument.view_as(argument) : argument);
+    }
     const variable_list results = compose(inputs);
     variable_list outputs, given, wanted;
     for (size_t k = 0; k < results.size(); ++k) {
@@ -210,7 +215,8 @@ struct LstmRecurrenceFunction : torch::autograd::Function<LstmRecurrenceFunction
                              weight, output.sym_size(1));
         result[0] = grad_projected;
         result[1] = weight_gradient(grad_projected, output, optional(h_0));
-        result[2] = result[3] = grad_bias;
+        result[2] = grad_bias;
+        result[3] = grad_bias.clone(); // a hook may change one of them in place
         result[4] = h_0.defined() ? grad_h_0 : at::Tensor();
         result[5] = context->saved_data["c_0"].toBool() ? grad_c_0 : at::Tensor();
         return result;

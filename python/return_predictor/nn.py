@@ -199,8 +199,10 @@ class LSTM(torch.nn.LSTM):
     def forward(self, input, hx=None):
         """Return ``(output, (h_n, c_n))``."""
         plain = isinstance(input, Tensor) and input.dim() == 3
+        plain = plain and (hx is None or (hx[0].dim() == 3 and hx[1].dim() == 3))
         if not plain or self.bidirectional or self.proj_size or not self.bias:
             return super().forward(input, hx)
+        self._update_flat_weights()  # parameters may have been replaced, as functional_call does
         if hx is None:
             self.check_input(input, None)
         else:

@@ -223,6 +223,64 @@ def test_second_derivative_in_float32_equals_torchs(with_states):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("reuse", ["states", "output", "bias"])
+def test_gradients_where_one_argument_is_made_of_another_equal_torchs(reuse, create_graph):
+    found = []
+    for lstm in pair(4, 16):
+        torch.manual_seed(1)
+        x = torch.randn(5, 3, 4)
+        if reuse == "bias":
+            lstm.bias_hh_l0 = lstm.bias_ih_l0
+        output, states = lstm(x)
+        again = output[..., :4].contiguous() if reuse == "output" else x
+        loss = output.sum() if reuse == "bias" else lstm(again, states)[0].sum()
+        found.append(torch.autograd.grad(loss, list(lstm.parameters()), create_graph=create_graph))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_the_biases_may_be_changed_one_by_one():
+    found = []
+    for lstm in pair(4, 16):
+        for parameter in lstm.parameters():
+            parameter.register_hook(lambda gradient: gradient.mul_(0.5))
+        torch.manual_seed(1)
+        lstm(torch.randn(5, 3, 4))[0].sum().backward()
+        found.append([p.grad for p in lstm.parameters()])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_may_be_detached_and_changed_in_place(layers):
+    for lstm in pair(4, 16, layers):
+        _, (h, c) = lstm(torch.randn(5, 3, 4))
+        loss = c.square().sum()
+        h.mul_(2)
+        (loss + h.sum()).backward()
+        h.detach_()
+        c.detach_()
+
+
+def test_replaced_parameters_are_taken():
+    ours, theirs = pair(4, 16)
+    x = torch.randn(5, 3, 4)
+    zeros = {name: torch.zeros_like(p) for name, p in ours.named_parameters()}
+    assert torch.func.functional_call(ours, zeros, (x,))[0].abs().max() == 0
+    for lstm in (ours, theirs):
+        torch.nn.utils.parametrizations.weight_norm(lstm, "weight_hh_l0")
+        lstm(x)[0].sum().backward()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_meta_device_has_torchs_shapes():
+    ours, theirs = pair(4, 16, 2, device="meta")
+    x = torch.empty(5, 3, 4, device="meta")
+    assert [t.shape for t in parts(ours(x))] == [t.shape for t in parts(theirs(x))]
+
+
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 def test_function_transforms_are_torchs(transform):
     ours, theirs = pair(4, 16)
