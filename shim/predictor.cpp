@@ -19,7 +19,7 @@ namespace rp {
 namespace {
 
 // Fewer windows than this are not worth a thread's start.
-constexpr int64_t windows_a_thread = 256;
+constexpr int64_t windows_a_thread = 32;
 
 void check_windows(const float *returns, const float *features, int64_t rows,
                    const int32_t *window_ends, int64_t windows, int32_t time_steps) {
