@@ -181,6 +181,25 @@ def walk_forward(result: dict) -> str:
     )
 
 
+def cpu_lstm(result: dict) -> str:
+    """Training on the most threads that were measured."""
+    training = [row for row in result["rows"] if row["what"] == "training"]
+    threads = max(row["threads"] for row in training)
+    cells: dict[str, list[str]] = {}
+    batches = []
+    for row in training:
+        if row["threads"] != threads:
+            continue
+        if row["batch"] not in batches:
+            batches.append(row["batch"])
+        times = row["speedup_over_PyTorch"]["median"]
+        cells.setdefault(row["candidate"], []).append(
+            f"{magnitude(row['samples_per_second'])} ({times:.2f} x)"
+        )
+    head = [f"{threads} threads", *(f"batch {batch}:" for batch in batches)]
+    return table(head, [[candidate, *cells[candidate]] for candidate in cells])
+
+
 TABLES = {
     "benchmark": ("benchmark.json", benchmark),
     "verify": ("verify.json", verify),
@@ -189,6 +208,7 @@ TABLES = {
     "universe": ("universe.json", universe),
     "training-speed": ("training_speed.json", training_speed),
     "serving": ("serving.json", serving),
+    "cpu-lstm": ("cpu_lstm.json", cpu_lstm),
     "walk-forward": ("walk_forward.json", walk_forward),
 }
 MARKED = re.compile(r"(<!-- ([a-z-]+)-table:begin -->\n)(.*?)(<!-- \2-table:end -->)", re.DOTALL)

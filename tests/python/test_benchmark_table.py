@@ -33,6 +33,8 @@ def test_tables_are_filled_and_the_rest_is_kept(made_up_results):
         "| 25,000,000 | 2 x 64 | 5.7 s, 865 MiB | 50.0 s, 867 MiB |",
         "| one window | return-predictor | 31,000 | 0.21 | 0.9 | 0 |",
         "| 300 | 990,000 | 6.8 s | 44.1 |",
+        "| 2 threads | batch 64 | batch 512 |",
+        "| cpu-fused avx512 | 30.1 k (4.55 x) | 71.1 k (4.90 x) |",
         "_results/benchmark.json · commit 0123456789ab · 2026-01-02 · Example GPU · torch 2.11.0_",
     ):
         assert line in text.splitlines()
