@@ -95,25 +95,27 @@ __device__ __forceinline__ uint2 half_of_chunk(uint4 chunk, int s) {
 }
 
 // ---- Operands
-struct Fp16 : FastActivations {
+template <class Op> struct Storage16 {
     static constexpr int kBytes = 2, kHiddenBytes = 2;
-    static constexpr bool kScaled = true; // gradients need a loss scale
     using Pair = uint32_t;
     using Sum = uint32_t;
     using Gates = FixedGates;
+    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
+        return Op::pack(low, high);
+    }
+    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
+        return Op::pack(low, high);
+    }
+    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
+        return half_of_chunk(chunk, s);
+    }
+};
+struct Fp16 : FastActivations, Storage16<Fp16> {
+    static constexpr bool kScaled = true; // gradients need a loss scale
     static __device__ __forceinline__ Pair pack(float low, float high) {
         uint32_t r;
         asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
-    }
-    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
-        return pack(low, high);
-    }
-    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
-        return pack(low, high);
-    }
-    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
-        return half_of_chunk(chunk, s);
     }
     static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
         return __half22float2(*reinterpret_cast<const __half2 *>(&sum));
@@ -125,25 +127,12 @@ struct Fp16 : FastActivations {
             : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
     }
 };
-struct Bf16 : FastActivations {
-    static constexpr int kBytes = 2, kHiddenBytes = 2;
+struct Bf16 : FastActivations, Storage16<Bf16> {
     static constexpr bool kScaled = false; // float's range
-    using Pair = uint32_t;
-    using Sum = uint32_t;
-    using Gates = FixedGates;
     static __device__ __forceinline__ Pair pack(float low, float high) {
         uint32_t r;
         asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
-    }
-    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
-        return pack(low, high);
-    }
-    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
-        return pack(low, high);
-    }
-    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
-        return half_of_chunk(chunk, s);
     }
     static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
         return make_float2(__uint_as_float(sum << 16), __uint_as_float(sum & 0xffff0000u));
@@ -156,7 +145,7 @@ struct Bf16 : FastActivations {
     }
 };
 
-struct Float32Storage {
+struct Storage32 {
     static constexpr int kBytes = 4;
     static constexpr bool kScaled = false;
     using Pair = uint2;
@@ -173,7 +162,7 @@ struct Float32Storage {
             : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
     }
 };
-struct Tf32 : FastActivations, Float32Storage {
+struct Tf32 : FastActivations, Storage32 {
     static constexpr int kHiddenBytes = 2; // as fp16, which has TF32's mantissa, for |h| < 1
     using Gates = FixedGates;
     static __device__ __forceinline__ uint32_t pack_hidden(float low, float high) {
@@ -201,7 +190,7 @@ struct Tf32 : FastActivations, Float32Storage {
 };
 // v = high + low with 11 and 13 bits, of which a TF32 product takes 11: three of them give the
 // product of two float32 but for 2^-21 of it.
-struct Fp32 : ExactActivations, Float32Storage {
+struct Fp32 : ExactActivations, Storage32 {
     static constexpr int kHiddenBytes = 4;
     using Gates = Fp32Gates;
     static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
