@@ -58,6 +58,9 @@ cudaError_t launch_bn_leaky_relu_forward(const BnLeakyReluForward &params, cudaS
     const bool rows = params.shape.order == Order::ROWS;
     cudaError_t error =
         rows ? launch_rows_forward(params, stream) : launch_planes_forward(params, stream);
+    if (rows && error == cudaErrorNotSupported) {
+        error = launch_chunks_forward(params, stream);
+    }
     if (error != cudaErrorNotSupported) {
         return error;
     }
@@ -69,8 +72,11 @@ cudaError_t launch_bn_leaky_relu_forward(const BnLeakyReluForward &params, cudaS
 cudaError_t launch_bn_leaky_relu_backward(const BnLeakyReluBackward &params, cudaStream_t stream) {
     const bool rows = params.sum_order == Order::ROWS;
     if (params.training && params.grad_input && params.sum_order == params.shape.order) {
-        const cudaError_t error =
+        cudaError_t error =
             rows ? launch_rows_backward(params, stream) : launch_planes_backward(params, stream);
+        if (rows && error == cudaErrorNotSupported) {
+            error = launch_chunks_backward(params, stream);
+        }
         if (error != cudaErrorNotSupported) {
             return error;
         }

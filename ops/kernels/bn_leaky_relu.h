@@ -40,6 +40,7 @@ struct BnLeakyReluForward {
     void *running_var;  // [C]
     float *mean;        // [C], written in training
     float *invstd;      // [C], written in training
+    void *kept_bias;    // [C], written in training: a copy of the bias; or null
     void *workspace;    // bn_leaky_relu_workspace bytes
     bool training;
     float momentum, eps, negative_slope;

@@ -17,6 +17,7 @@ namespace rp_kernels {
 template <typename scalar_t> struct Scalar;
 
 template <> struct Scalar<float> {
+    static constexpr DataType TYPE = DataType::FLOAT32;
     static constexpr int PACK = 4;
     static constexpr bool NARROW = false;
     static __device__ __forceinline__ float widen(float value) { return value; }
@@ -35,6 +36,7 @@ template <> struct Scalar<float> {
 };
 
 template <> struct Scalar<__half> {
+    static constexpr DataType TYPE = DataType::FLOAT16;
     static constexpr int PACK = 8;
     static constexpr bool NARROW = true;
     static __device__ __forceinline__ float widen(__half value) { return __half2float(value); }
@@ -64,6 +66,7 @@ template <> struct Scalar<__half> {
 };
 
 template <> struct Scalar<__nv_bfloat16> {
+    static constexpr DataType TYPE = DataType::BFLOAT16;
     static constexpr int PACK = 8;
     static constexpr bool NARROW = true;
     static __device__ __forceinline__ float widen(__nv_bfloat16 value) {
@@ -257,9 +260,8 @@ struct GradientMerge {
 
 // running = fma(new, momentum, rn((1 - momentum) * running)); the variance is the unbiased one.
 __device__ __forceinline__ void update_running(void *running, DataType type, int channel,
-                                               float value, float momentum) {
-    const float keep =
-        __fmul_rn(__fadd_rn(1.0f, -momentum), load_parameter(running, type, channel));
+                                               float before, float value, float momentum) {
+    const float keep = __fmul_rn(__fadd_rn(1.0f, -momentum), before);
     store_parameter(running, type, channel, __fmaf_rn(value, momentum, keep));
 }
 

@@ -5,6 +5,14 @@
 
 namespace rp_kernels {
 
+// Parameters have the type of the data, or are float32: what the compiler needs to know, to leave
+// out the code of all other types.
+template <typename scalar_t, typename Params>
+__device__ __forceinline__ void assume_parameter_type(const Params &p) {
+    const DataType type = p.shape.parameter_type;
+    __builtin_assume(type == DataType::FLOAT32 || type == Scalar<scalar_t>::TYPE);
+}
+
 template <typename Params>
 __device__ __forceinline__ Channel channel_in_training(const Params &p, int channel) {
     const DataType type = p.shape.parameter_type;
@@ -35,18 +43,34 @@ __device__ __forceinline__ float planes_invstd(const BnLeakyReluBackward &p, int
     return __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(variance, p.eps)));
 }
 
-// Writes the statistics of a channel that has `values` values; returns its invstd.
-__device__ __forceinline__ float finish_statistics(const BnLeakyReluForward &p, int channel,
-                                                   float mean, float variance, float bessel) {
-    const float invstd = inverse_deviation(variance, p.eps);
+// What one thread a channel asks for early, because its latency would show at the end.
+struct ChannelBefore {
+    float weight, bias, running_mean, running_var;
+};
+
+__device__ __forceinline__ ChannelBefore channel_before(const BnLeakyReluForward &p, int channel) {
+    const DataType type = p.shape.parameter_type;
+    return {load_parameter_or(1.0f, p.weight, type, channel),
+            load_parameter_or(0.0f, p.bias, type, channel),
+            load_parameter_or(0.0f, p.running_mean, type, channel),
+            load_parameter_or(0.0f, p.running_var, type, channel)};
+}
+
+// Writes the statistics of a channel, and the copy of its bias.
+__device__ __forceinline__ void finish_statistics(const BnLeakyReluForward &p, int channel,
+                                                  const ChannelBefore &before, float mean,
+                                                  float variance, float bessel) {
     p.mean[channel] = mean;
-    p.invstd[channel] = invstd;
-    if (p.running_mean) {
-        const DataType type = p.shape.parameter_type;
-        update_running(p.running_mean, type, channel, mean, p.momentum);
-        update_running(p.running_var, type, channel, __fmul_rn(variance, bessel), p.momentum);
+    p.invstd[channel] = inverse_deviation(variance, p.eps);
+    const DataType type = p.shape.parameter_type;
+    if (p.kept_bias) {
+        store_parameter(p.kept_bias, type, channel, before.bias);
     }
-    return invstd;
+    if (p.running_mean) {
+        update_running(p.running_mean, type, channel, before.running_mean, mean, p.momentum);
+        update_running(p.running_var, type, channel, before.running_var,
+                       __fmul_rn(variance, bessel), p.momentum);
+    }
 }
 
 // grad_bias = sum of dy; grad_weight = rn(sum of dy * (x - mean) * invstd).

@@ -20,27 +20,24 @@ constexpr int UNROLL = 4;
 // Where a thread works: `count` packs, the first at `offset`, `stride` elements apart, all of
 // channels channel ... channel + CHANNELS - 1.
 struct Stream {
-    int64_t offset, stride;
+    int offset, stride;
     int count, channel;
 };
 
-// ROWS: a block covers `columns` packs of a row and THREADS / columns rows at once, UNROLL times.
-// Many short-lived blocks, each on a run of rows, stream faster than few that walk far apart.
+// ROWS: a block of (packs of a row, rows at once) takes UNROLL times its rows. Many short-lived
+// blocks, each on a run of rows, stream faster than few that walk far apart.
 struct RowsTiling {
-    int rows, channels, columns; // columns: packs of a tile, up to THREADS
+    int rows, channels;
 };
 
 template <int PACK> __device__ __forceinline__ Stream rows_stream(const RowsTiling &tiling) {
-    const int rows_at_once = THREADS / tiling.columns;
-    const int row_in_block = threadIdx.x / tiling.columns;
-    const int column = blockIdx.y * tiling.columns + threadIdx.x % tiling.columns;
-    const int channel = column * PACK;
-    const int row = blockIdx.x * rows_at_once * UNROLL + row_in_block;
-    if (row_in_block >= rows_at_once || channel >= tiling.channels || row >= tiling.rows) {
+    const int rows_at_once = blockDim.y;
+    const int channel = (blockIdx.y * blockDim.x + threadIdx.x) * PACK;
+    const int row = blockIdx.x * rows_at_once * UNROLL + threadIdx.y;
+    if (channel >= tiling.channels || row >= tiling.rows) {
         return {0, 0, 0, 0};
     }
-    return {static_cast<int64_t>(row) * tiling.channels + channel,
-            static_cast<int64_t>(rows_at_once) * tiling.channels,
+    return {row * tiling.channels + channel, rows_at_once * tiling.channels,
             min(UNROLL, 1 + (tiling.rows - 1 - row) / rows_at_once), channel};
 }
 
@@ -57,8 +54,8 @@ template <int PACK> __device__ __forceinline__ Stream planes_stream(const Planes
     if (plane >= tiling.planes || start >= tiling.length) {
         return {0, 0, 0, 0};
     }
-    return {static_cast<int64_t>(plane) * tiling.length + start, step,
-            1 + (tiling.length - 1 - start) / step, plane % tiling.channels};
+    return {plane * tiling.length + start, step, 1 + (tiling.length - 1 - start) / step,
+            plane % tiling.channels};
 }
 
 // ROWS whose length is no multiple of a pack: the tensor as one run of packs. The number of threads
@@ -74,9 +71,8 @@ template <int PACK> __device__ __forceinline__ Stream flat_stream(const FlatTili
     if (first >= tiling.packs) {
         return {0, 0, 0, 0};
     }
-    return {static_cast<int64_t>(first) * PACK, static_cast<int64_t>(step) * PACK,
-            1 + (tiling.packs - 1 - first) / step,
-            static_cast<int>(static_cast<int64_t>(first) * PACK % tiling.channels)};
+    return {first * PACK, step * PACK, 1 + (tiling.packs - 1 - first) / step,
+            first * PACK % tiling.channels};
 }
 
 template <int PACK> __device__ __forceinline__ Stream stream_of(const FlatTiling &tiling) {
@@ -107,12 +103,12 @@ __device__ __forceinline__ int channel_at(const Tiling &tiling, int first, int e
 // PACK elements as one access: 16 bytes, or a single element.
 template <typename scalar_t, int PACK> struct Access {
     using Word = std::conditional_t<PACK == 1, scalar_t, uint4>;
-    static __device__ __forceinline__ Word load(const void *array, int64_t offset) {
+    static __device__ __forceinline__ Word load(const void *array, int offset) {
         return __ldcg(
             reinterpret_cast<const Word *>(static_cast<const scalar_t *>(array) + offset));
     }
-    static __device__ __forceinline__ void store(void *array, int64_t offset, Word word) {
-        __stcs(reinterpret_cast<Word *>(static_cast<scalar_t *>(array) + offset), word);
+    static __device__ __forceinline__ void store(void *array, int offset, Word word) {
+        *reinterpret_cast<Word *>(static_cast<scalar_t *>(array) + offset) = word;
     }
     static __device__ __forceinline__ void unpack(const Word &word, float (&value)[PACK]) {
         if constexpr (PACK == 1) {
@@ -141,10 +137,46 @@ __device__ __forceinline__ int element_past_the_packs(const Tiling &tiling) {
     }
 }
 
+// The channels of a thread's pack of a row, by all threads of the block: by way of shared memory,
+// because a thread has too many to ask for each on its own.
+template <int PACK, typename Params>
+__device__ __forceinline__ void channels_of_tile(const Params &p, int channels,
+                                                 Channel (&channel)[PACK]) {
+    extern __shared__ float shared[]; // [4][channels of the tile]
+    const int width = blockDim.x * PACK;
+    const int first = blockIdx.y * width;
+#pragma unroll 1
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < min(width, channels - first);
+         c += blockDim.x * blockDim.y) {
+        const Channel one = channel_of(p, first + c);
+        shared[c] = one.mean;
+        shared[width + c] = one.invstd;
+        shared[2 * width + c] = one.weight;
+        shared[3 * width + c] = one.bias;
+    }
+    __syncthreads(); // the tile's channels are there
+#pragma unroll
+    for (int e = 0; e < PACK; e += 4) {
+        const auto four = [&](int k) { // parameter k of channels e ... e + 3
+            return *reinterpret_cast<const float4 *>(shared + k * width + threadIdx.x * PACK + e);
+        };
+        const float4 mean = four(0), invstd = four(1), weight = four(2), bias = four(3);
+        channel[e] = {mean.x, invstd.x, weight.x, bias.x};
+        channel[e + 1] = {mean.y, invstd.y, weight.y, bias.y};
+        channel[e + 2] = {mean.z, invstd.z, weight.z, bias.z};
+        channel[e + 3] = {mean.w, invstd.w, weight.w, bias.w};
+    }
+}
+
+// Whether the kernel of a tiling calls channels_of_tile, and needs its shared memory.
+template <typename Tiling, int PACK> constexpr bool SHARES_CHANNELS = false;
+template <int PACK> constexpr bool SHARES_CHANNELS<RowsTiling, PACK> = (PACK > 1);
+
 template <typename scalar_t, int PACK, typename Tiling>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)
     elementwise_forward_kernel(const BnLeakyReluForward p, const Tiling tiling) {
     using Memory = Access<scalar_t, PACK>;
+    assume_parameter_type<scalar_t>(p);
     if (const int last = element_past_the_packs<PACK>(tiling); last >= 0) {
         const float x = Scalar<scalar_t>::widen(static_cast<const scalar_t *>(p.input)[last]);
         static_cast<scalar_t *>(p.output)[last] = Scalar<scalar_t>::narrow(
@@ -152,21 +184,29 @@ __global__ void __launch_bounds__(THREADS)
     }
     constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
     const Stream s = stream_of<PACK>(tiling);
-    if (s.count == 0) {
-        return;
-    }
-    Channel channel[CHANNELS_HERE];
-#pragma unroll
-    for (int e = 0; e < CHANNELS_HERE; ++e) {
-        channel[e] = channel_of(p, channel_at(tiling, s.channel, e));
-    }
-    for (int k = 0; k < s.count; k += UNROLL) {
-        typename Memory::Word word[UNROLL];
+    typename Memory::Word word[UNROLL];
+    const auto load = [&](int k) {
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
             if (k + u < s.count) {
                 word[u] = Memory::load(p.input, s.offset + (k + u) * s.stride);
             }
+        }
+    };
+    load(0); // before the channels, so that both are waited for at once
+    Channel channel[CHANNELS_HERE];
+    if constexpr (SHARES_CHANNELS<Tiling, PACK>) {
+        channels_of_tile<PACK>(p, tiling.channels, channel);
+    } else {
+#pragma unroll
+        for (int e = 0; e < CHANNELS_HERE; ++e) {
+            channel[e] = channel_of(p, channel_at(tiling, s.channel, e));
+        }
+    }
+    constexpr bool ONCE = std::is_same_v<Tiling, RowsTiling>;
+    for (int k = 0; k < (ONCE ? 1 : s.count); k += UNROLL) {
+        if (k > 0) {
+            load(k);
         }
 #pragma unroll
         for (int u = 0; u < UNROLL; ++u) {
@@ -232,6 +272,7 @@ __global__ void __launch_bounds__(THREADS)
     elementwise_backward_kernel(const BnLeakyReluBackward p, const Workspace workspace,
                                 const Tiling tiling, float reciprocal) {
     using Memory = Access<scalar_t, PACK>;
+    assume_parameter_type<scalar_t>(p);
     const auto grad_input = [&](int index, float x, float grad) {
         const Channel channel = channel_of(p, index);
         const Formula formula(p, workspace, index, channel, reciprocal);
@@ -283,7 +324,7 @@ constexpr int64_t BLOCKS = 132 * 8 * 2;
 
 struct RowsLaunch {
     RowsTiling tiling;
-    dim3 grid;
+    dim3 grid, block;
 };
 
 RowsLaunch rows_launch(const BnLeakyReluShape &shape, int pack) {
@@ -291,8 +332,10 @@ RowsLaunch rows_launch(const BnLeakyReluShape &shape, int pack) {
     const int packs = shape.channels / pack;
     const int tiles = static_cast<int>(divide_up(packs, THREADS));
     const int columns = static_cast<int>(divide_up(packs, tiles));
-    const int64_t x = divide_up(rows, THREADS / columns * UNROLL);
-    return {{rows, shape.channels, columns}, dim3(static_cast<unsigned>(x), tiles)};
+    const int rows_at_once = THREADS / columns;
+    const int64_t x = divide_up(rows, rows_at_once * UNROLL);
+    return {
+        {rows, shape.channels}, dim3(static_cast<unsigned>(x), tiles), dim3(columns, rows_at_once)};
 }
 
 struct PlanesLaunch {
@@ -330,35 +373,37 @@ template <typename scalar_t> bool packs(const BnLeakyReluShape &shape, bool alig
     return aligned && (shape.channels % PACK == 0 || flat_blocks(shape.channels, PACK) > 0);
 }
 
-// launch(grid, tiling) with the tiling of the shape.
+// launch(grid, block, tiling) with the tiling of the shape.
 template <int PACK, typename Launch>
 void with_tiling(const BnLeakyReluShape &shape, const Launch &launch) {
     if (shape.order == Order::PLANES) {
         const PlanesLaunch l = planes_launch(shape, PACK);
-        launch(l.grid, l.tiling);
+        launch(l.grid, dim3(THREADS), l.tiling);
     } else if (shape.channels % PACK == 0) {
         const RowsLaunch l = rows_launch(shape, PACK);
-        launch(l.grid, l.tiling);
+        launch(l.grid, l.block, l.tiling);
     } else {
         const int elements = shape.images * shape.length * shape.channels;
-        launch(dim3(flat_blocks(shape.channels, PACK)),
+        launch(dim3(flat_blocks(shape.channels, PACK)), dim3(THREADS),
                FlatTiling{elements / PACK, shape.channels, elements});
     }
 }
 
 template <typename scalar_t, int PACK>
 void forward(const BnLeakyReluForward &p, cudaStream_t stream) {
-    with_tiling<PACK>(p.shape, [&](dim3 grid, auto tiling) {
-        elementwise_forward_kernel<scalar_t, PACK><<<grid, THREADS, 0, stream>>>(p, tiling);
+    with_tiling<PACK>(p.shape, [&](dim3 grid, dim3 block, auto tiling) {
+        const size_t shared =
+            SHARES_CHANNELS<decltype(tiling), PACK> ? block.x * PACK * sizeof(Channel) : 0;
+        elementwise_forward_kernel<scalar_t, PACK><<<grid, block, shared, stream>>>(p, tiling);
     });
 }
 
 template <typename scalar_t, int PACK, typename Formula>
 void backward_formula(const BnLeakyReluBackward &p, float reciprocal, cudaStream_t stream) {
     const Workspace w = workspace_of(p.shape, p.workspace);
-    with_tiling<PACK>(p.shape, [&](dim3 grid, auto tiling) {
+    with_tiling<PACK>(p.shape, [&](dim3 grid, dim3 block, auto tiling) {
         elementwise_backward_kernel<scalar_t, PACK, Formula>
-            <<<grid, THREADS, 0, stream>>>(p, w, tiling, reciprocal);
+            <<<grid, block, 0, stream>>>(p, w, tiling, reciprocal);
     });
 }
 

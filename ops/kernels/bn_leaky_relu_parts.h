@@ -39,6 +39,8 @@ cudaError_t launch_elementwise_backward(const BnLeakyReluBackward &params, cudaS
 // for shapes, alignments and GPUs that they aren't made for.
 cudaError_t launch_rows_forward(const BnLeakyReluForward &params, cudaStream_t stream);
 cudaError_t launch_rows_backward(const BnLeakyReluBackward &params, cudaStream_t stream);
+cudaError_t launch_chunks_forward(const BnLeakyReluForward &params, cudaStream_t stream);
+cudaError_t launch_chunks_backward(const BnLeakyReluBackward &params, cudaStream_t stream);
 cudaError_t launch_planes_forward(const BnLeakyReluForward &params, cudaStream_t stream);
 cudaError_t launch_planes_backward(const BnLeakyReluBackward &params, cudaStream_t stream);
 

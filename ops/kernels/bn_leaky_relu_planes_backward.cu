@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     const scalar_t *const tensors[2] = {static_cast<const scalar_t *>(p.input) + start,
                                         static_cast<const scalar_t *>(p.grad_output) + start};
     scalar_t *grad_input = static_cast<scalar_t *>(p.grad_input) + start;
+    assume_parameter_type<scalar_t>(p);
     const Channel channel = channel_in_training(p, index);
     PlanesRing<scalar_t, 2> ring(p.shape, shape, memory, barriers, part);
     ring.init();

@@ -73,6 +73,8 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
     const int index = blockIdx.x / PARTS;
     const int warp = threadIdx.x / 32;
     const int length = p.shape.length;
+    assume_parameter_type<scalar_t>(p);
+    const ChannelBefore before = channel_before(p, index);
     const scalar_t *input =
         static_cast<const scalar_t *>(p.input) + static_cast<int64_t>(index) * length;
     scalar_t *output = static_cast<scalar_t *>(p.output) + static_cast<int64_t>(index) * length;
@@ -131,12 +133,10 @@ __global__ void __launch_bounds__(RING_THREADS, 1)
 
     const float values = static_cast<float>(p.shape.images * length);
     const float variance = __fdiv_rn(total.second, values);
-    const DataType type = p.shape.parameter_type;
-    const Channel channel = {total.first, inverse_deviation(variance, p.eps),
-                             load_parameter_or(1.0f, p.weight, type, index),
-                             load_parameter_or(0.0f, p.bias, type, index)};
+    const Channel channel = {total.first, inverse_deviation(variance, p.eps), before.weight,
+                             before.bias};
     if (part == 0 && threadIdx.x == 0) {
-        finish_statistics(p, index, total.first, variance, bessel);
+        finish_statistics(p, index, before, total.first, variance, bessel);
     }
     ring.template transform<REREAD_UNROLL>(tensors, [&](const uint4(&word)[1], int offset) {
         float value[Scalar<scalar_t>::PACK];

@@ -82,7 +82,8 @@ __global__ void __launch_bounds__(PLANE_THREADS)
     partial = merge_warps(partial, [](const Partial &part) { return merge_planes_warp(part); });
     if (threadIdx.x == 0) {
         const float values = static_cast<float>(p.shape.images * p.shape.length);
-        finish_statistics(p, channel, partial.first, __fdiv_rn(partial.second, values), bessel);
+        finish_statistics(p, channel, channel_before(p, channel), partial.first,
+                          __fdiv_rn(partial.second, values), bessel);
     }
 }
 

@@ -106,11 +106,10 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
           image_stride_(shape.channels * shape.length) {}
 
     __device__ void init() {
-        if (threadIdx.x == 0) {
-            for (int slot = 0; slot < ring_.slots; ++slot) {
-                barrier_init(full_ + slot, 1);
-                barrier_init(empty_ + slot, CHAIN_WARPS);
-            }
+        const int slot = threadIdx.x;
+        if (slot < ring_.slots) {
+            barrier_init(full_ + slot, 1);
+            barrier_init(empty_ + slot, CHAIN_WARPS);
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             fence_bulk_copies();
         }

@@ -6,10 +6,6 @@
 namespace rp_kernels {
 namespace {
 
-struct InputAndGrad {
-    uint4 input, grad;
-};
-
 template <typename scalar_t, typename Variant>
 __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
                                   Variant::MINIMUM_RESIDENT)
@@ -18,20 +14,18 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
     constexpr int PACK = Tile::PACK;
     constexpr int TILE = Variant::TILE;
     using Rows = SlotRows<scalar_t, TILE>;
-    extern __shared__ uint4 kept[]; // [KEPT][2][THREADS], then the scratch
+    extern __shared__ uint4 shared[]; // the queue, then the scratch
     auto &scratch =
-        *reinterpret_cast<TileScratch<TILE> *>(kept + 2 * Variant::KEPT * Tile::THREADS);
+        *reinterpret_cast<TileScratch<TILE> *>(shared + 2 * Variant::DEPTH * Tile::THREADS);
     const int block = blockIdx.x;
+    assume_parameter_type<scalar_t>(p);
 
+    RowQueue<scalar_t, 2, Variant::DEPTH, Tile::THREADS> queue(
+        shared, !Variant::STREAMS || work.trips <= Variant::DEPTH, p.input, p.grad_output);
+    const Rows start(work, block, blockIdx.y * TILE, threadIdx.x);
+    queue.start(start.first, start.stride, start.count);
     for (int round = 0; round * work.sets + blockIdx.y < work.tiles; ++round) {
         const int first_channel = (round * work.sets + static_cast<int>(blockIdx.y)) * TILE;
-        const auto load = [&](const Rows &rows, int row) {
-            const int element = rows.first + row * rows.stride;
-            return InputAndGrad{__ldcg(reinterpret_cast<const uint4 *>(
-                                    static_cast<const scalar_t *>(p.input) + element)),
-                                __ldcg(reinterpret_cast<const uint4 *>(
-                                    static_cast<const scalar_t *>(p.grad_output) + element))};
-        };
         const Rows read(work, block, first_channel, opaque_thread());
         Channel channels[PACK];
 #pragma unroll
@@ -40,25 +34,19 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
             channels[e] = channel_in_training(p, channel);
         }
         float sum[PACK] = {}, dot[PACK] = {};
-        stream_rows<Variant::UNROLL>(
-            read.count, [&](int row) { return load(read, row); },
-            [&](int row, const InputAndGrad &word) {
-                if (row < Variant::KEPT) {
-                    kept[2 * row * Tile::THREADS + read.thread] = word.input;
-                    kept[(2 * row + 1) * Tile::THREADS + read.thread] = word.grad;
-                }
-                float value[PACK], grad[PACK];
-                Scalar<scalar_t>::unpack(word.input, value);
-                Scalar<scalar_t>::unpack(word.grad, grad);
+        queue.up(read.first, read.stride, read.count, [&](int, const auto &words) {
+            float value[PACK], grad[PACK];
+            Scalar<scalar_t>::unpack(words.tensor[0], value);
+            Scalar<scalar_t>::unpack(words.tensor[1], grad);
 #pragma unroll
-                for (int e = 0; e < PACK; ++e) {
-                    const float centered = center(value[e], channels[e]);
-                    const float dy =
-                        gradient_of_y<scalar_t>(centered, grad[e], channels[e], p.negative_slope);
-                    sum[e] = __fadd_rn(sum[e], dy);
-                    dot[e] = __fmaf_rn(centered, dy, dot[e]);
-                }
-            });
+            for (int e = 0; e < PACK; ++e) {
+                const float centered = center(value[e], channels[e]);
+                const float dy =
+                    gradient_of_y<scalar_t>(centered, grad[e], channels[e], p.negative_slope);
+                sum[e] = __fadd_rn(sum[e], dy);
+                dot[e] = __fmaf_rn(centered, dy, dot[e]);
+            }
+        });
         if (read.count < work.trips) { // eager mode adds the zero of a missing row
 #pragma unroll
             for (int e = 0; e < PACK; ++e) {
@@ -68,6 +56,7 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
         }
         const Rows rows(work, block, first_channel, opaque_thread());
         merge_slots<GradientMerge>(scratch, rows.at, rows.chain_rows, sum, dot);
+        __syncthreads(); // every slot is in the scratch, and the last tile's parameters are read
         if (rows.at.chain == 0 && rows.at.slot == 0) {
 #pragma unroll
             for (int e = 0; e < PACK; ++e) {
@@ -80,8 +69,7 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
                 scratch.dot[channel] = total.second;
                 if (block == 0) { // one block of each set writes the channel
                     const int index = first_channel + channel;
-                    finish_parameters(p, index, total.first, total.second,
-                                      scratch.parameters[channel].invstd);
+                    finish_parameters(p, index, total.first, total.second, p.invstd[index]);
                 }
             });
 
@@ -96,29 +84,23 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
             gradient[e] = rows_gradient(scratch.sum[channel], scratch.dot[channel],
                                         parameters[e].weight, parameters[e].invstd, reciprocal);
         }
-        const auto transform = [&](int row, const InputAndGrad &word) {
-            float value[PACK], grad[PACK];
-            Scalar<scalar_t>::unpack(word.input, value);
-            Scalar<scalar_t>::unpack(word.grad, grad);
+        const int to_next = work.sets * TILE;
+        const bool has_next = write.has_channel(first_channel + to_next, work);
+        queue.down(write.first, write.stride, write.count, has_next, to_next,
+                   [&](int row, const auto &words) {
+                       float value[PACK], grad[PACK];
+                       Scalar<scalar_t>::unpack(words.tensor[0], value);
+                       Scalar<scalar_t>::unpack(words.tensor[1], grad);
 #pragma unroll
-            for (int e = 0; e < PACK; ++e) {
-                const float centered = center(value[e], parameters[e]);
-                const float dy =
-                    gradient_of_y<scalar_t>(centered, grad[e], parameters[e], p.negative_slope);
-                value[e] = grad_input_rows(centered, dy, gradient[e]);
-            }
-            __stcs(reinterpret_cast<uint4 *>(grad_input + row * write.stride),
-                   Scalar<scalar_t>::pack(value));
-        };
-        stream_rows<Variant::UNROLL>(
-            write.count - Variant::KEPT, [&](int k) { return load(write, write.count - 1 - k); },
-            [&](int k, const InputAndGrad &word) { transform(write.count - 1 - k, word); });
-#pragma unroll 2
-        for (int row = min(write.count, Variant::KEPT) - 1; row >= 0; --row) {
-            transform(row, {kept[2 * row * Tile::THREADS + write.thread],
-                            kept[(2 * row + 1) * Tile::THREADS + write.thread]});
-        }
-        __syncthreads(); // the scratch has been read before the next tile overwrites it
+                       for (int e = 0; e < PACK; ++e) {
+                           const float centered = center(value[e], parameters[e]);
+                           const float dy = gradient_of_y<scalar_t>(
+                               centered, grad[e], parameters[e], p.negative_slope);
+                           value[e] = grad_input_rows(centered, dy, gradient[e]);
+                       }
+                       __stcs(reinterpret_cast<uint4 *>(grad_input + row * write.stride),
+                              Scalar<scalar_t>::pack(value));
+                   });
     }
 }
 
@@ -138,18 +120,18 @@ cudaError_t launch_for(const BnLeakyReluBackward &params, cudaStream_t stream) {
     const int rows = params.shape.images * params.shape.length;
     const RowGrid grid = row_grid(rows, params.shape.channels);
     if (grid.blocks == 1) {
-        return launch<scalar_t, RowsVariant<SMALL_TILE, 4, 28, 1, false>>(params, stream);
+        return launch<scalar_t, RowsVariant<SMALL_TILE, 28, false, 1, false>>(params, stream);
     }
     if (grid.blocks <= 16) {
-        return launch<scalar_t, RowsVariant<SMALL_TILE, 4, 6, 1, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<SMALL_TILE, 6, false, 1, true>>(params, stream);
     }
     if constexpr (WIDE) {
-        return launch<scalar_t, RowsVariant<64, 4, 13, 1, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<64, 13, true, 1, true>>(params, stream);
     } else {
         if (params.shape.channels == 64 && longest_slot(rows, grid.blocks) > 13) {
-            return launch<scalar_t, RowsVariant<64, 2, 6, 1, true>>(params, stream);
+            return launch<scalar_t, RowsVariant<64, 6, true, 1, true>>(params, stream);
         }
-        return launch<scalar_t, RowsVariant<32, 2, 6, 2, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<32, 6, true, 2, true>>(params, stream);
     }
 }
 

@@ -16,40 +16,33 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
     constexpr int PACK = Tile::PACK;
     constexpr int TILE = Variant::TILE;
     using Rows = SlotRows<scalar_t, TILE>;
-    extern __shared__ uint4 kept[]; // [KEPT][THREADS], then the scratch
-    auto &scratch = *reinterpret_cast<TileScratch<TILE> *>(kept + Variant::KEPT * Tile::THREADS);
+    extern __shared__ uint4 shared[]; // the queue, then the scratch
+    auto &scratch = *reinterpret_cast<TileScratch<TILE> *>(shared + Variant::DEPTH * Tile::THREADS);
     const int block = blockIdx.x;
-    const DataType type = p.shape.parameter_type;
+    assume_parameter_type<scalar_t>(p);
 
+    RowQueue<scalar_t, 1, Variant::DEPTH, Tile::THREADS> queue(
+        shared, !Variant::STREAMS || work.trips <= Variant::DEPTH, p.input);
+    const Rows start(work, block, blockIdx.y * TILE, threadIdx.x);
+    queue.start(start.first, start.stride, start.count);
     for (int round = 0; round * work.sets + blockIdx.y < work.tiles; ++round) {
         const int first_channel = (round * work.sets + static_cast<int>(blockIdx.y)) * TILE;
 
-        // Asked for early, because its latency would show after the barrier.
         const int own = first_channel + static_cast<int>(threadIdx.x);
         const bool owns = threadIdx.x < TILE && own < work.channels;
-        const float weight = owns ? load_parameter_or(1.0f, p.weight, type, own) : 1.0f;
-        const float bias = owns ? load_parameter_or(0.0f, p.bias, type, own) : 0.0f;
+        const ChannelBefore before = owns ? channel_before(p, own) : ChannelBefore{};
 
         float mean[PACK] = {}, m2[PACK] = {};
         const Rows read(work, block, first_channel, opaque_thread());
-        const scalar_t *input = static_cast<const scalar_t *>(p.input) + read.first;
-        stream_rows<Variant::UNROLL>(
-            read.count,
-            [&](int row) {
-                return __ldcg(reinterpret_cast<const uint4 *>(input + row * read.stride));
-            },
-            [&](int row, const uint4 &word) {
-                if (row < Variant::KEPT) {
-                    kept[row * Tile::THREADS + read.thread] = word;
-                }
-                float value[PACK];
-                Scalar<scalar_t>::unpack(word, value);
-                const float reciprocal = reciprocal_of(row + 1);
+        queue.up(read.first, read.stride, read.count, [&](int row, const auto &words) {
+            float value[PACK];
+            Scalar<scalar_t>::unpack(words.tensor[0], value);
+            const float reciprocal = reciprocal_of(row + 1);
 #pragma unroll
-                for (int e = 0; e < PACK; ++e) {
-                    welford_rows(mean[e], m2[e], value[e], reciprocal);
-                }
-            });
+            for (int e = 0; e < PACK; ++e) {
+                welford_rows(mean[e], m2[e], value[e], reciprocal);
+            }
+        });
         if (read.count < work.trips) {
 #pragma unroll
             for (int e = 0; e < PACK; ++e) {
@@ -58,50 +51,44 @@ __global__ void __launch_bounds__(RowTile<scalar_t, Variant::TILE>::THREADS,
         }
         const Rows rows(work, block, first_channel, opaque_thread());
         merge_slots<StatisticsMerge>(scratch, rows.at, rows.chain_rows, mean, m2);
-        if (rows.thread < TILE) {
-            scratch.parameters[rows.thread].weight = weight;
-            scratch.parameters[rows.thread].bias = bias;
+        __syncthreads(); // every slot is in the scratch, and the last tile's parameters are read
+        if (owns) {
+            scratch.parameters[threadIdx.x].weight = before.weight;
+            scratch.parameters[threadIdx.x].bias = before.bias;
         }
         reduce_tile<StatisticsMerge, Variant::GRID, Tile::THREADS>(
             scratch, work, block, round, first_channel, [&](int channel, const Partial &total) {
                 const float variance = __fdiv_rn(total.second, static_cast<float>(work.rows));
                 scratch.parameters[channel].mean = total.first;
                 scratch.parameters[channel].invstd = inverse_deviation(variance, p.eps);
-                if (block == 0) { // one block of each set writes the channel
-                    finish_statistics(p, first_channel + channel, total.first, variance, bessel);
-                }
+                scratch.variance[channel] = variance;
             });
 
         const Rows write(work, block, first_channel, opaque_thread());
-        const scalar_t *again = static_cast<const scalar_t *>(p.input) + write.first;
         scalar_t *output = static_cast<scalar_t *>(p.output) + write.first;
         Channel parameters[PACK];
 #pragma unroll
         for (int e = 0; e < PACK; ++e) {
             parameters[e] = scratch.parameters[write.at.channel + e];
         }
-        const auto transform = [&](int row, const uint4 &word) {
-            float value[PACK];
-            Scalar<scalar_t>::unpack(word, value);
+        const int to_next = work.sets * TILE;
+        const bool has_next = write.has_channel(first_channel + to_next, work);
+        queue.down(write.first, write.stride, write.count, has_next, to_next,
+                   [&](int row, const auto &words) {
+                       float value[PACK];
+                       Scalar<scalar_t>::unpack(words.tensor[0], value);
 #pragma unroll
-            for (int e = 0; e < PACK; ++e) {
-                value[e] = forward_value<scalar_t>(value[e], parameters[e], p.negative_slope);
-            }
-            __stcs(reinterpret_cast<uint4 *>(output + row * write.stride),
-                   Scalar<scalar_t>::pack(value));
-        };
-        stream_rows<Variant::UNROLL>(
-            write.count - Variant::KEPT,
-            [&](int k) {
-                return __ldcg(
-                    reinterpret_cast<const uint4 *>(again + (write.count - 1 - k) * write.stride));
-            },
-            [&](int k, const uint4 &word) { transform(write.count - 1 - k, word); });
-#pragma unroll 2
-        for (int row = min(write.count, Variant::KEPT) - 1; row >= 0; --row) {
-            transform(row, kept[row * Tile::THREADS + write.thread]);
+                       for (int e = 0; e < PACK; ++e) {
+                           value[e] =
+                               forward_value<scalar_t>(value[e], parameters[e], p.negative_slope);
+                       }
+                       __stcs(reinterpret_cast<uint4 *>(output + row * write.stride),
+                              Scalar<scalar_t>::pack(value));
+                   });
+        if (block == 0 && owns) { // one block of each set writes the channel
+            finish_statistics(p, own, before, scratch.parameters[threadIdx.x].mean,
+                              scratch.variance[threadIdx.x], bessel);
         }
-        __syncthreads(); // the scratch has been read before the next tile overwrites it
     }
 }
 
@@ -114,7 +101,7 @@ cudaError_t launch(const BnLeakyReluForward &params, cudaStream_t stream) {
                                                   params, 1, stream, bessel);
 }
 
-// Shared memory holds KEPT rows of 16 bytes a thread: 227 KB a multiprocessor, less the scratch.
+// Shared memory holds DEPTH rows of 16 bytes a thread: 227 KB a multiprocessor, less the scratch.
 template <typename scalar_t>
 cudaError_t launch_for(const BnLeakyReluForward &params, cudaStream_t stream) {
     constexpr bool WIDE = Scalar<scalar_t>::NARROW;
@@ -122,19 +109,19 @@ cudaError_t launch_for(const BnLeakyReluForward &params, cudaStream_t stream) {
     const int rows = params.shape.images * params.shape.length;
     const RowGrid grid = row_grid(rows, params.shape.channels);
     if (grid.blocks == 1) {
-        return launch<scalar_t, RowsVariant<SMALL_TILE, 8, 28, 1, false>>(params, stream);
+        return launch<scalar_t, RowsVariant<SMALL_TILE, 28, false, 1, false>>(params, stream);
     }
     if (grid.blocks <= 16) {
-        return launch<scalar_t, RowsVariant<SMALL_TILE, 4, 6, 1, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<SMALL_TILE, 6, false, 1, true>>(params, stream);
     }
     if constexpr (WIDE) {
-        return launch<scalar_t, RowsVariant<64, 8, 26, 1, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<64, 26, true, 1, true>>(params, stream);
     } else {
         const bool fits_on_chip = longest_slot(rows, grid.blocks) <= 13;
         if (params.shape.channels == 64 && !fits_on_chip) {
-            return launch<scalar_t, RowsVariant<64, 4, 13, 1, true>>(params, stream);
+            return launch<scalar_t, RowsVariant<64, 13, true, 1, true>>(params, stream);
         }
-        return launch<scalar_t, RowsVariant<32, 4, 13, 2, true>>(params, stream);
+        return launch<scalar_t, RowsVariant<32, 13, true, 2, true>>(params, stream);
     }
 }
 

@@ -9,12 +9,13 @@
 
 namespace rp_kernels {
 
-// Compile-time choices of one variant. KEPT rows of each slot stay in shared memory between the
-// passes. GRID: the blocks exchange partial results through a grid-wide barrier.
-template <int TILE_, int UNROLL_, int KEPT_, int MINIMUM_RESIDENT_, bool GRID_> struct RowsVariant {
+// Compile-time choices of one variant. The queue of each slot holds DEPTH rows; STREAMS: a slot may
+// have more. GRID: the blocks exchange partial results through a grid-wide barrier.
+template <int TILE_, int DEPTH_, bool STREAMS_, int MINIMUM_RESIDENT_, bool GRID_>
+struct RowsVariant {
     static constexpr int TILE = TILE_;
-    static constexpr int UNROLL = UNROLL_;
-    static constexpr int KEPT = KEPT_;
+    static constexpr bool STREAMS = STREAMS_;
+    static constexpr int DEPTH = DEPTH_;
     static constexpr int MINIMUM_RESIDENT = MINIMUM_RESIDENT_; // thread blocks a multiprocessor
     static constexpr bool GRID = GRID_;
 };
@@ -38,7 +39,7 @@ cudaError_t launch_rows_variant(ResidentBlocks &resident, Kernel kernel, const P
     constexpr int THREADS = RowTile<scalar_t, Variant::TILE>::THREADS;
     const int rows = params.shape.images * params.shape.length;
     const RowGrid grid = row_grid(rows, params.shape.channels);
-    const size_t shared = static_cast<size_t>(Variant::KEPT) * THREADS * sizeof(uint4) * tensors +
+    const size_t shared = static_cast<size_t>(Variant::DEPTH) * THREADS * sizeof(uint4) * tensors +
                           sizeof(TileScratch<Variant::TILE>);
     int capacity = 0;
     const cudaError_t error = resident.ask(&capacity, kernel, THREADS, shared);

@@ -123,7 +123,7 @@ struct RowsReduction {
 __device__ void finish_channel(const BnLeakyReluForward &p, const RowsReduction &r, int channel,
                                const Partial &total, float bessel) {
     const float variance = __fdiv_rn(total.second, static_cast<float>(r.rows));
-    finish_statistics(p, channel, total.first, variance, bessel);
+    finish_statistics(p, channel, channel_before(p, channel), total.first, variance, bessel);
 }
 
 __device__ void finish_channel(const BnLeakyReluBackward &p, const RowsReduction &r, int channel,

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "bn_leaky_relu_channel.cuh"
+#include "bn_leaky_relu_copy.cuh"
 #include "bn_leaky_relu_parts.h"
 
 #include <cooperative_groups.h>
@@ -72,7 +73,8 @@ template <typename scalar_t, int TILE> struct RowTile {
 template <int TILE> struct TileScratch {
     Channel parameters[TILE];
     float first[CHAINS][TILE + 2], second[CHAINS][TILE + 2];
-    float sum[TILE], dot[TILE]; // of each channel's gradients
+    float variance[TILE];       // forward
+    float sum[TILE], dot[TILE]; // backward: of each channel's gradients
 };
 
 __device__ __forceinline__ int rows_of_chain(const RowsWork &work, int chain) {
@@ -193,13 +195,13 @@ __device__ __forceinline__ void wait_for_set(const RowsWork &work, int round) {
     __syncthreads(); // the set's partial results are in memory, and seen by all
 }
 
-// Reduces the tile whose slots are merged in the scratch, over the chains and, when GRID, over the
-// blocks of the whole grid; calls finish(channel of the tile, total) in one thread a channel.
+// Reduces the tile whose slots are merged in the scratch and seen by all, over the chains and, when
+// GRID, over the blocks of the whole grid; finish(channel of the tile, total) in one thread a
+// channel.
 template <typename Merge, bool GRID, int THREADS, int TILE, typename Finish>
 __device__ __forceinline__ void reduce_tile(const TileScratch<TILE> &scratch, const RowsWork &work,
                                             int block, int round, int first_channel,
                                             const Finish &finish) {
-    __syncthreads(); // every slot is in the scratch
     for (int q = opaque_thread(); q < CHAINS * TILE; q += THREADS) {
         const int chain = q % CHAINS;
         const int channel = q / CHAINS;
@@ -242,31 +244,128 @@ template <typename scalar_t, int TILE> struct SlotRows {
         const int chains = work.blocks * CHAINS;
         const int chain = block * CHAINS + at.chain;
         chain_rows = rows_of_chain(work, chain);
-        const bool inside = first_channel + at.channel < work.channels;
-        count = inside ? rows_of_slot(chain_rows, at.slot) : 0;
+        count = has_channel(first_channel, work) ? rows_of_slot(chain_rows, at.slot) : 0;
         first = (chain + at.slot * chains) * work.channels + first_channel + at.channel;
         stride = SLOTS * chains * work.channels;
     }
+
+    // Of the tile that starts at `first_channel`.
+    __device__ bool has_channel(int first_channel, const RowsWork &work) const {
+        return first_channel + at.channel < work.channels;
+    }
 };
 
-// use(row, load(row)) for rows 0 ... count - 1 of a slot, UNROLL loads in flight.
-template <int UNROLL, typename Load, typename Use>
-__device__ __forceinline__ void stream_rows(int count, const Load &load, const Use &use) {
-    for (int row = 0; row < count; row += UNROLL) {
-        decltype(load(0)) word[UNROLL];
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            if (row + u < count) {
-                word[u] = load(row + u);
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            if (row + u < count) {
-                use(row + u, word[u]);
-            }
+// What one thread reads of its slot: the rows of a tile upward, then downward. Row r has place
+// r % DEPTH in shared memory, and only the thread itself touches it, which needs no barrier.
+//
+// Where all rows have a place (on_chip), the next tile's rows arrive in those that the way down has
+// read. Else copies run DEPTH rows ahead, each into the place of the row just read, and the last
+// rows of the way up are still there when the way down begins.
+template <typename scalar_t, int TENSORS, int DEPTH, int THREADS> class RowQueue {
+  public:
+    struct Words {
+        uint4 tensor[TENSORS];
+    };
+
+    // memory: [DEPTH][TENSORS][THREADS], shared
+    __device__ RowQueue(uint4 *memory, bool on_chip, const void *tensor,
+                        const void *second_tensor = nullptr)
+        : memory_(memory + threadIdx.x), on_chip_(on_chip),
+          tensor_{static_cast<const scalar_t *>(tensor)} {
+        if constexpr (TENSORS == 2) {
+            tensor_[1] = static_cast<const scalar_t *>(second_tensor);
         }
     }
-}
+
+    // `count` rows, `stride` elements apart from element `first` on.
+    __device__ void start(int first, int stride, int count) {
+#pragma unroll 2
+        for (int row = 0; row < min(count, DEPTH); ++row) {
+            copy(row, first + row * stride);
+            commit_copies();
+        }
+    }
+
+    // use(row, words) for all rows.
+    template <typename Use> __device__ void up(int first, int stride, int count, const Use &use) {
+        if (on_chip_) {
+            wait_copies<0>();
+#pragma unroll 2
+            for (int row = 0; row < count; ++row) {
+                use(row, read(row));
+            }
+            return;
+        }
+        place_ = 0;
+        for (int row = 0; row < count; ++row) {
+            wait_copies<DEPTH - 1>();
+            const Words words = read(place_);
+            if (row + DEPTH < count) {
+                copy(place_, first + (row + DEPTH) * stride);
+            }
+            commit_copies();
+            place_ = place_ + 1 == DEPTH ? 0 : place_ + 1;
+            use(row, words);
+        }
+    }
+
+    // The same downward. The next tile, if it has this thread's channels, lies `to_next` elements
+    // further.
+    template <typename Use>
+    __device__ void down(int first, int stride, int count, bool has_next, int to_next,
+                         const Use &use) {
+        if (on_chip_) {
+#pragma unroll 2
+            for (int row = 0; row < count; ++row) {
+                const Words words = read(row);
+                if (has_next) {
+                    copy(row, first + to_next + row * stride);
+                }
+                use(row, words);
+            }
+            commit_copies();
+            return;
+        }
+        for (int row = count - 1; row >= 0; --row) {
+            place_ = place_ == 0 ? DEPTH - 1 : place_ - 1;
+            wait_copies<DEPTH - 1>();
+            const Words words = read(place_);
+            if (row >= DEPTH) {
+                copy(place_, first + (row - DEPTH) * stride);
+            }
+            commit_copies();
+            use(row, words);
+        }
+        if (has_next) {
+            start(first + to_next, stride, count);
+        }
+    }
+
+  private:
+    __device__ uint4 *word(int place, int t) const {
+        return memory_ + (place * TENSORS + t) * THREADS;
+    }
+
+    __device__ Words read(int place) const {
+        Words words;
+#pragma unroll
+        for (int t = 0; t < TENSORS; ++t) {
+            words.tensor[t] = *word(place, t);
+        }
+        return words;
+    }
+
+    __device__ void copy(int place, int element) const {
+#pragma unroll
+        for (int t = 0; t < TENSORS; ++t) {
+            copy_async(word(place, t), tensor_[t] + element);
+        }
+    }
+
+    uint4 *memory_;
+    bool on_chip_;
+    const scalar_t *tensor_[TENSORS];
+    int place_ = 0; // of the next row
+};
 
 } // namespace rp_kernels

@@ -123,10 +123,14 @@ ForwardResult run_forward(const at::Tensor &input, const OptionalTensor &weight,
     const at::Tensor invstd = at::empty({statistics}, options);
     at::Tensor workspace, kept_bias;
     if (keep) {
-        kept_bias = given(bias) ? bias->clone() : at::empty({0}, input.options());
+        // In evaluation no kernel writes channels.
+        kept_bias = !given(bias) ? at::empty({0}, input.options())
+                    : training   ? at::empty_like(*bias)
+                                 : bias->clone();
     }
     if (training) {
         workspace = workspace_for(params.shape, input);
+        params.kept_bias = keep && given(bias) ? kept_bias.mutable_data_ptr() : nullptr;
         params.mean = mean.mutable_data_ptr<float>();
         params.invstd = invstd.mutable_data_ptr<float>();
         params.workspace = workspace.mutable_data_ptr();

@@ -76,7 +76,8 @@ void add_rows(Table &table) {
             table.add_train_and_eval({rows, channels}, FLOAT32, Layout::CONTIGUOUS);
         }
     }
-    for (const Shape &shape : {Shape{65536, 64}, Shape{70001, 36}, Shape{40000, 257}}) {
+    for (const Shape &shape : {Shape{65536, 64}, Shape{70001, 36}, Shape{40003, 72},
+                               Shape{40000, 257}, Shape{16500, 33}}) {
         table.add_train_and_eval(shape, FLOAT32, Layout::CONTIGUOUS);
     }
     for (Types types : SIXTEEN_BIT) {
@@ -86,6 +87,7 @@ void add_rows(Table &table) {
             }
         }
         table.add_train_and_eval({65536, 64}, types, Layout::CONTIGUOUS);
+        table.add_train_and_eval({33001, 100}, types, Layout::CONTIGUOUS);
     }
 }
 
@@ -142,8 +144,9 @@ void add_layouts(Table &table) {
 }
 
 void add_special_values(Table &table) {
-    for (const Shape &shape : {Shape{2, 12}, Shape{10, 24}, Shape{17, 24}, Shape{100, 36},
-                               Shape{512, 64}, Shape{4097, 33}, Shape{65536, 32}}) {
+    for (const Shape &shape :
+         {Shape{2, 12}, Shape{10, 24}, Shape{17, 24}, Shape{100, 36}, Shape{512, 64},
+          Shape{4097, 33}, Shape{33001, 33}, Shape{65536, 32}}) {
         table.add_train_and_eval(shape, FLOAT32, Layout::CONTIGUOUS, Values::SPECIAL);
         table.add_train_and_eval(shape, SIXTEEN_BIT[1], Layout::CONTIGUOUS, Values::SPECIAL);
         table.add_train_and_eval(shape, SIXTEEN_BIT[3], Layout::CONTIGUOUS, Values::SPECIAL);

@@ -20,6 +20,13 @@ SHAPES = [
     ((8, 64, 56, 56), torch.float32, torch.channels_last),
     ((32, 16, 112, 112), torch.float16, torch.contiguous_format),
     ((32, 64, 56, 56), torch.bfloat16, torch.channels_last),
+    # Several tiles for each thread block, on the chip and beyond it.
+    ((16, 256, 48, 48), torch.float32, torch.channels_last),
+    ((32, 136, 60, 60), torch.float32, torch.channels_last),
+    ((32, 136, 60, 60), torch.bfloat16, torch.channels_last),
+    # Rows whose size is no multiple of 16 bytes.
+    ((40003, 33), torch.float32, torch.contiguous_format),
+    ((40003, 100), torch.float16, torch.contiguous_format),
 ]
 
 

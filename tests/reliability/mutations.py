@@ -165,8 +165,19 @@ MUTATIONS = [
         ("rp_ops",), ("tests/ops/test_bn_leaky_relu.py in_place",), "torch",
     ),
     Mutation(
-        "a barrier of the row reduction is gone", "ops/kernels/bn_leaky_relu_rows_tile.cuh",
-        "    __syncthreads(); // every slot is in the scratch\n", "",
+        "a barrier of the row reduction is gone", "ops/kernels/bn_leaky_relu_rows_forward.cu",
+        "        __syncthreads(); // every slot is in the scratch, and the last tile's parameters are read\n",
+        "",
+        ("rp_ops",), OPERATOR_BITS, "gpu",
+    ),
+    Mutation(
+        "rows are read before they have arrived", "ops/kernels/bn_leaky_relu_rows_tile.cuh",
+        "            wait_copies<0>();\n", "",
+        ("rp_ops",), OPERATOR_BITS, "gpu",
+    ),
+    Mutation(
+        "chunks are read before they have arrived", "ops/kernels/bn_leaky_relu_chunks.cuh",
+        "        wait_copies<DEPTH - 1>();\n", "",
         ("rp_ops",), OPERATOR_BITS, "gpu",
     ),
     Mutation(
