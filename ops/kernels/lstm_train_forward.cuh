@@ -126,7 +126,8 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
             }
         }
     };
-    float i[2], f[2], g[2], o[2], previous_cell[2] = {0.0f, 0.0f};
+    typename Op::Gates gates;
+    float previous_cell[2] = {0.0f, 0.0f};
     // What the rest of the step does not wait for: keep the gates, send h up.
     auto save = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
@@ -144,8 +145,6 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
                       above_full + 8 * t);
         }
         if (kKeeps) {
-            typename Op::Gates gates;
-            gates.set(i, f, g, o);
             gates.store(slot, th.id, R::kThreads);
             store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
         }
@@ -178,12 +177,16 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
                 }
             }
         }
+        float i[2], f[2], g[2], o[2], kept_i[2], kept_f[2], kept_o[2];
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            i[e] = Op::sigmoid_of_double(accumulator[0][0][e] + accumulator[1][0][e]);
-            g[e] = Op::tanh(accumulator[0][1][e] + accumulator[1][1][e]);
-            f[e] = Op::sigmoid_of_double(accumulator[0][0][2 + e] + accumulator[1][0][2 + e]);
-            o[e] = Op::sigmoid_of_double(accumulator[0][1][2 + e] + accumulator[1][1][2 + e]);
+            const auto sum = [&](int m, int k) {
+                return accumulator[0][m][k] + accumulator[1][m][k];
+            };
+            i[e] = Op::sigmoid_of_double(sum(0, e), kept_i[e]);
+            g[e] = Op::tanh(sum(1, e));
+            f[e] = Op::sigmoid_of_double(sum(0, 2 + e), kept_f[e]);
+            o[e] = Op::sigmoid_of_double(sum(1, 2 + e), kept_o[e]);
         }
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
@@ -191,6 +194,7 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
             cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
             hidden[e] = o[e] * Op::tanh(cell[e]);
         }
+        gates.set(kept_i, kept_f, g, kept_o);
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
             load_input(t + 1);

@@ -13,49 +13,52 @@
 
 namespace rp_lstm {
 
-// ---- Activations. sigmoid_of_double(x) is sigmoid(2x): weights and biases of i, f, o are halved.
+// ---- Activations. sigmoid_of_double(x) is sigmoid(2x): weights and biases of i, f, o are halved;
+// `kept` is what Gates keep of it.
 struct FastActivations { // relative error of tanh 5e-4
     static __device__ __forceinline__ float tanh(float x) {
         float y;
         asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
         return y;
     }
-    static __device__ __forceinline__ float sigmoid_of_double(float x) {
-        return fmaf(tanh(x), 0.5f, 0.5f);
+    static __device__ __forceinline__ float sigmoid_of_double(float x, float &kept) {
+        kept = tanh(x);
+        return fmaf(kept, 0.5f, 0.5f);
     }
 };
 struct ExactActivations { // a few units in the last place
     static __device__ __forceinline__ float tanh(float x) { return tanhf(x); }
-    static __device__ __forceinline__ float sigmoid_of_double(float x) {
-        return __fdividef(1.0f, 1.0f + __expf(-2.0f * x));
+    static __device__ __forceinline__ float sigmoid_of_double(float x, float &kept) {
+        return kept = __fdividef(1.0f, 1.0f + __expf(-2.0f * x));
     }
 };
 
 // ---- Gates, of all `threads` in shared memory; a warp's accesses are contiguous.
-// Two numbers in [-1, 1] as 16-bit fixed point, 2^-14 apart: the last bits of 514 + v. The gradient
-// has factors 1 - f and 1 - g^2: of gates near 1 fp16 keeps these ten times less exactly, and that
-// was more than half of the whole gradient's error.
-__device__ __forceinline__ uint32_t pack_fixed(float low, float high) {
-    return __byte_perm(__float_as_uint(low + 514.0f), __float_as_uint(high + 514.0f), 0x5410);
+__device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
 }
-__device__ __forceinline__ float2 unpack_fixed(uint32_t pair) {
-    constexpr uint32_t k512 = 0x4400; // upper half of 512.0f
-    return make_float2(__uint_as_float(__byte_perm(pair, k512, 0x5410)) - 514.0f,
-                       __uint_as_float(__byte_perm(pair, k512, 0x5432)) - 514.0f);
+__device__ __forceinline__ float2 unpack_fp16(uint32_t pair) {
+    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
 }
-struct FixedGates {
+// As fp16 the tanh of which i, f and o are made: fp16 of a sigmoid itself is 2 to 16 times less
+// exact between 1/4 and 1, and that was more than half of the whole gradient's error.
+struct Fp16Gates {
     uint4 pairs;
     __device__ __forceinline__ void set(const float (&i)[2], const float (&f)[2],
                                         const float (&g)[2], const float (&o)[2]) {
-        pairs = make_uint4(pack_fixed(i[0], i[1]), pack_fixed(f[0], f[1]), pack_fixed(g[0], g[1]),
-                           pack_fixed(o[0], o[1]));
+        pairs = make_uint4(pack_fp16(i[0], i[1]), pack_fp16(f[0], f[1]), pack_fp16(g[0], g[1]),
+                           pack_fp16(o[0], o[1]));
     }
     __device__ __forceinline__ void get(float (&i)[2], float (&f)[2], float (&g)[2],
                                         float (&o)[2]) const {
-        const float2 v[4] = {unpack_fixed(pairs.x), unpack_fixed(pairs.y), unpack_fixed(pairs.z),
-                             unpack_fixed(pairs.w)};
-        i[0] = v[0].x, i[1] = v[0].y, f[0] = v[1].x, f[1] = v[1].y;
-        g[0] = v[2].x, g[1] = v[2].y, o[0] = v[3].x, o[1] = v[3].y;
+        const float2 v[4] = {unpack_fp16(pairs.x), unpack_fp16(pairs.y), unpack_fp16(pairs.z),
+                             unpack_fp16(pairs.w)};
+        i[0] = fmaf(v[0].x, 0.5f, 0.5f), i[1] = fmaf(v[0].y, 0.5f, 0.5f);
+        f[0] = fmaf(v[1].x, 0.5f, 0.5f), f[1] = fmaf(v[1].y, 0.5f, 0.5f);
+        g[0] = v[2].x, g[1] = v[2].y;
+        o[0] = fmaf(v[3].x, 0.5f, 0.5f), o[1] = fmaf(v[3].y, 0.5f, 0.5f);
     }
     __device__ __forceinline__ void store(uint32_t address, int thread, int) const {
         store_shared16(address + thread * 16, pairs);
@@ -99,7 +102,7 @@ template <class Op> struct Storage16 {
     static constexpr int kBytes = 2, kHiddenBytes = 2;
     using Pair = uint32_t;
     using Sum = uint32_t;
-    using Gates = FixedGates;
+    using Gates = Fp16Gates;
     static __device__ __forceinline__ Sum pack_sum(float low, float high) {
         return Op::pack(low, high);
     }
@@ -113,13 +116,9 @@ template <class Op> struct Storage16 {
 struct Fp16 : FastActivations, Storage16<Fp16> {
     static constexpr bool kScaled = true; // gradients need a loss scale
     static __device__ __forceinline__ Pair pack(float low, float high) {
-        uint32_t r;
-        asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
-        return r;
+        return pack_fp16(low, high);
     }
-    static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
-        return __half22float2(*reinterpret_cast<const __half2 *>(&sum));
-    }
+    static __device__ __forceinline__ float2 unpack_sum(Sum sum) { return unpack_fp16(sum); }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
             "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
@@ -164,13 +163,13 @@ struct Storage32 {
 };
 struct Tf32 : FastActivations, Storage32 {
     static constexpr int kHiddenBytes = 2; // as fp16, which has TF32's mantissa, for |h| < 1
-    using Gates = FixedGates;
+    using Gates = Fp16Gates;
     static __device__ __forceinline__ uint32_t pack_hidden(float low, float high) {
-        return Fp16::pack(low, high);
+        return pack_fp16(low, high);
     }
     // Two numbers of h.
     static __device__ __forceinline__ uint2 widen(uint32_t pair) {
-        const float2 v = __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+        const float2 v = unpack_fp16(pair);
         return make_uint2(__float_as_uint(v.x), __float_as_uint(v.y));
     }
     static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
