@@ -8,6 +8,7 @@
 #include "bn_leaky_relu_parts.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <type_traits>
 
@@ -24,21 +25,21 @@ struct Stream {
     int count, channel;
 };
 
-// ROWS: a block of (packs of a row, rows at once) takes UNROLL times its rows. Many short-lived
-// blocks, each on a run of rows, stream faster than few that walk far apart.
-struct RowsTiling {
-    int rows, channels;
-};
+// ROWS: a block of (packs of a row, rows at once) takes TURNS times its rows. Many short-lived
+// blocks, each on a run of rows, stream faster than few that walk far apart. One turn is for data
+// so small that all of it is in flight at once.
+template <int TURNS> struct RowsTiling { int rows, channels; };
 
-template <int PACK> __device__ __forceinline__ Stream rows_stream(const RowsTiling &tiling) {
+template <int PACK, int TURNS>
+__device__ __forceinline__ Stream rows_stream(const RowsTiling<TURNS> &tiling) {
     const int rows_at_once = blockDim.y;
     const int channel = (blockIdx.y * blockDim.x + threadIdx.x) * PACK;
-    const int row = blockIdx.x * rows_at_once * UNROLL + threadIdx.y;
+    const int row = blockIdx.x * rows_at_once * TURNS + threadIdx.y;
     if (channel >= tiling.channels || row >= tiling.rows) {
         return {0, 0, 0, 0};
     }
     return {row * tiling.channels + channel, rows_at_once * tiling.channels,
-            min(UNROLL, 1 + (tiling.rows - 1 - row) / rows_at_once), channel};
+            TURNS == 1 ? 1 : min(TURNS, 1 + (tiling.rows - 1 - row) / rows_at_once), channel};
 }
 
 // PLANES: `along` threads share a plane; the block's other threads take the next planes.
@@ -78,7 +79,8 @@ template <int PACK> __device__ __forceinline__ Stream flat_stream(const FlatTili
 template <int PACK> __device__ __forceinline__ Stream stream_of(const FlatTiling &tiling) {
     return flat_stream<PACK>(tiling);
 }
-template <int PACK> __device__ __forceinline__ Stream stream_of(const RowsTiling &tiling) {
+template <int PACK, int TURNS>
+__device__ __forceinline__ Stream stream_of(const RowsTiling<TURNS> &tiling) {
     return rows_stream<PACK>(tiling);
 }
 template <int PACK> __device__ __forceinline__ Stream stream_of(const PlanesTiling &tiling) {
@@ -87,7 +89,7 @@ template <int PACK> __device__ __forceinline__ Stream stream_of(const PlanesTili
 
 // Channels that a pack touches: all different in ROWS, one in PLANES.
 template <typename Tiling, int PACK> constexpr int CHANNELS = 1;
-template <int PACK> constexpr int CHANNELS<RowsTiling, PACK> = PACK;
+template <int PACK, int TURNS> constexpr int CHANNELS<RowsTiling<TURNS>, PACK> = PACK;
 template <int PACK> constexpr int CHANNELS<FlatTiling, PACK> = PACK;
 
 // Channel of element e of a pack whose first one is `first`.
@@ -168,9 +170,38 @@ __device__ __forceinline__ void channels_of_tile(const Params &p, int channels,
     }
 }
 
+// The same where all parameters are floats, and aligned: by the thread itself.
+template <int PACK>
+__device__ __forceinline__ void channels_of_pack(const BnLeakyReluForward &p, int first,
+                                                 Channel (&channel)[PACK]) {
+    const auto four = [&](float missing, const void *array, int e) {
+        return array ? *reinterpret_cast<const float4 *>(static_cast<const float *>(array) + first +
+                                                         e)
+                     : make_float4(missing, missing, missing, missing);
+    };
+#pragma unroll
+    for (int e = 0; e < PACK; e += 4) {
+        const float4 weight = four(1.0f, p.weight, e), bias = four(0.0f, p.bias, e);
+        const float4 mean = four(0.0f, p.training ? p.mean : p.running_mean, e);
+        float4 invstd = four(0.0f, p.training ? p.invstd : p.running_var, e);
+        if (!p.training) {
+            invstd = {inverse_deviation(invstd.x, p.eps), inverse_deviation(invstd.y, p.eps),
+                      inverse_deviation(invstd.z, p.eps), inverse_deviation(invstd.w, p.eps)};
+        }
+        channel[e] = {mean.x, invstd.x, weight.x, bias.x};
+        channel[e + 1] = {mean.y, invstd.y, weight.y, bias.y};
+        channel[e + 2] = {mean.z, invstd.z, weight.z, bias.z};
+        channel[e + 3] = {mean.w, invstd.w, weight.w, bias.w};
+    }
+}
+
+// Packs that a thread has in flight.
+template <typename Tiling> constexpr int IN_FLIGHT = UNROLL;
+template <int TURNS> constexpr int IN_FLIGHT<RowsTiling<TURNS>> = TURNS;
+
 // Whether the kernel of a tiling calls channels_of_tile, and needs its shared memory.
 template <typename Tiling, int PACK> constexpr bool SHARES_CHANNELS = false;
-template <int PACK> constexpr bool SHARES_CHANNELS<RowsTiling, PACK> = (PACK > 1);
+template <int PACK> constexpr bool SHARES_CHANNELS<RowsTiling<UNROLL>, PACK> = (PACK > 1);
 
 template <typename scalar_t, int PACK, typename Tiling>
 __global__ void __launch_bounds__(THREADS, 4)
@@ -184,10 +215,11 @@ __global__ void __launch_bounds__(THREADS, 4)
     }
     constexpr int CHANNELS_HERE = CHANNELS<Tiling, PACK>;
     const Stream s = stream_of<PACK>(tiling);
-    typename Memory::Word word[UNROLL];
+    constexpr int AT_ONCE = IN_FLIGHT<Tiling>;
+    typename Memory::Word word[AT_ONCE];
     const auto load = [&](int k) {
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
+        for (int u = 0; u < AT_ONCE; ++u) {
             if (k + u < s.count) {
                 word[u] = Memory::load(p.input, s.offset + (k + u) * s.stride);
             }
@@ -197,19 +229,21 @@ __global__ void __launch_bounds__(THREADS, 4)
     Channel channel[CHANNELS_HERE];
     if constexpr (SHARES_CHANNELS<Tiling, PACK>) {
         channels_of_tile<PACK>(p, tiling.channels, channel);
+    } else if constexpr (AT_ONCE == 1) {
+        channels_of_pack<PACK>(p, s.channel, channel);
     } else {
 #pragma unroll
         for (int e = 0; e < CHANNELS_HERE; ++e) {
             channel[e] = channel_of(p, channel_at(tiling, s.channel, e));
         }
     }
-    constexpr bool ONCE = std::is_same_v<Tiling, RowsTiling>;
-    for (int k = 0; k < (ONCE ? 1 : s.count); k += UNROLL) {
+    constexpr bool ONCE = AT_ONCE == 1 || std::is_same_v<Tiling, RowsTiling<UNROLL>>;
+    for (int k = 0; k < (ONCE ? 1 : s.count); k += AT_ONCE) {
         if (k > 0) {
             load(k);
         }
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
+        for (int u = 0; u < AT_ONCE; ++u) {
             if (k + u < s.count) {
                 float value[PACK];
                 Memory::unpack(word[u], value);
@@ -322,20 +356,33 @@ __global__ void __launch_bounds__(THREADS)
 // Enough blocks to fill any GPU several times, few enough that each thread streams.
 constexpr int64_t BLOCKS = 132 * 8 * 2;
 
-struct RowsLaunch {
-    RowsTiling tiling;
+template <int TURNS> struct RowsLaunch {
+    RowsTiling<TURNS> tiling;
     dim3 grid, block;
 };
 
-RowsLaunch rows_launch(const BnLeakyReluShape &shape, int pack) {
+template <int TURNS>
+RowsLaunch<TURNS> rows_launch(const BnLeakyReluShape &shape, int pack, int threads) {
     const int rows = shape.images * shape.length;
     const int packs = shape.channels / pack;
-    const int tiles = static_cast<int>(divide_up(packs, THREADS));
+    const int tiles = static_cast<int>(divide_up(packs, threads));
     const int columns = static_cast<int>(divide_up(packs, tiles));
-    const int rows_at_once = THREADS / columns;
-    const int64_t x = divide_up(rows, rows_at_once * UNROLL);
+    const int rows_at_once = threads / columns;
+    const int64_t x = divide_up(rows, rows_at_once * TURNS);
     return {
         {rows, shape.channels}, dim3(static_cast<unsigned>(x), tiles), dim3(columns, rows_at_once)};
+}
+
+// Whether a thread may take one pack of ROWS, and load its channels' parameters by itself.
+bool takes_one_turn(const BnLeakyReluForward &p, int pack) {
+    constexpr int64_t PACKS = 132 * 1024; // that any GPU has in flight at once
+    const BnLeakyReluShape &shape = p.shape;
+    const void *const parameters[] = {p.weight, p.bias, p.training ? p.mean : p.running_mean,
+                                      p.training ? p.invstd : p.running_var};
+    return shape.order == Order::ROWS && shape.channels % pack == 0 &&
+           shape.parameter_type == DataType::FLOAT32 &&
+           static_cast<int64_t>(shape.images) * shape.length * (shape.channels / pack) <= PACKS &&
+           std::all_of(std::begin(parameters), std::end(parameters), is_aligned);
 }
 
 struct PlanesLaunch {
@@ -380,7 +427,7 @@ void with_tiling(const BnLeakyReluShape &shape, const Launch &launch) {
         const PlanesLaunch l = planes_launch(shape, PACK);
         launch(l.grid, dim3(THREADS), l.tiling);
     } else if (shape.channels % PACK == 0) {
-        const RowsLaunch l = rows_launch(shape, PACK);
+        const RowsLaunch l = rows_launch<UNROLL>(shape, PACK, THREADS);
         launch(l.grid, l.block, l.tiling);
     } else {
         const int elements = shape.images * shape.length * shape.channels;
@@ -391,6 +438,14 @@ void with_tiling(const BnLeakyReluShape &shape, const Launch &launch) {
 
 template <typename scalar_t, int PACK>
 void forward(const BnLeakyReluForward &p, cudaStream_t stream) {
+    if constexpr (PACK > 1) {
+        if (takes_one_turn(p, PACK)) {
+            const RowsLaunch l =
+                rows_launch<1>(p.shape, PACK, THREADS / 2); // for more multiprocessors
+            elementwise_forward_kernel<scalar_t, PACK><<<l.grid, l.block, 0, stream>>>(p, l.tiling);
+            return;
+        }
+    }
     with_tiling<PACK>(p.shape, [&](dim3 grid, dim3 block, auto tiling) {
         const size_t shared =
             SHARES_CHANNELS<decltype(tiling), PACK> ? block.x * PACK * sizeof(Channel) : 0;
