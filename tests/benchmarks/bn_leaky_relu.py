@@ -5,19 +5,16 @@ reference of the bits), torch.compile (Inductor), and the operator. Times are me
 a CUDA graph, and of plain calls. cuDNN stays off, because its arithmetic is another one.
 
     python tests/benchmarks/bn_leaky_relu.py --library build/default/lib/librp_ops.so \\
-        --commit $(git rev-parse HEAD) --out results/bn_leaky_relu.json
+        --out results/bn_leaky_relu.json
 """
 
 import argparse
-import datetime
 import gc
-import json
-import os
-import platform
+import pathlib
 import statistics
-import sys
 import time
 
+import result_file
 import torch
 import torch.nn.functional as F
 
@@ -36,6 +33,7 @@ CASES = [
     ((64, 64, 112, 112), torch.float16, "contiguous"),
     ((64, 64, 112, 112), torch.bfloat16, "channels_last"),
 ]
+HOST_SHAPE = (512, 64)
 
 
 def eager(x, weight, bias, mean, var, training):
@@ -122,19 +120,34 @@ def median_call_us(call, calls, repeats=7):
     return 1e6 * statistics.median(times)
 
 
-def host_us(call, calls=300):
-    """Host time of one call: nothing waits for the device."""
-    for _ in range(50):
-        call()
-    times = []
-    for _ in range(9):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - start) / calls)
-        torch.cuda.synchronize()
-    return 1e6 * statistics.median(times)
+def host_us(calls, count=100, rounds=20):
+    """Host time of each call, which does not wait for the device.
+
+    The calls take turns, and the least of the rounds counts: whatever else the machine does only
+    adds to it.
+    """
+    least = {}
+    for number in range(rounds + 1):  # the first one warms up
+        for name, call in calls.items():
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            us = 1e6 * (time.perf_counter() - start) / count
+            if number:
+                least[name] = min(us, least.get(name, us))
+    return least
+
+
+def host_times(tensors, functions):
+    """host_us of every candidate's forward, and of its forward and backward."""
+    times = {name: {} for name in functions}
+    for what in ("forward", "forward_backward"):
+        run = getattr(tensors, what)
+        calls = {name: lambda f=function: run(f) for name, function in functions.items()}
+        for name, us in host_us(calls).items():
+            times[name][what] = round(us, 2)
+    return times
 
 
 def saved_bytes(tensors, function):
@@ -168,39 +181,22 @@ def measure(tensors, function, calls):
     return rows
 
 
-def machine():
-    cpu = platform.processor()
-    with open("/proc/cpuinfo") as info:
-        for line in info:
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "torch": torch.__version__,
-    }
+def candidates(names):
+    torch._dynamo.reset()
+    functions = {"eager": eager, "rp": fused, "inductor": torch.compile(eager, dynamic=False)}
+    return {name: functions[name] for name in names}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--library", required=True, help="librp_ops.so")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--commit", default="0" * 40)
+    parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--candidates", default="eager,inductor,rp")
     arguments = parser.parse_args()
     torch.ops.load_library(arguments.library)
     torch.backends.cudnn.enabled = False
 
     result = {
-        "schema": 1,
-        "command": " ".join(["python"] + sys.argv),
-        "commit": arguments.commit,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
         "copy_bandwidth_tb_s": round(copy_bandwidth(), 3),
         "not_run": [
             {
@@ -212,17 +208,12 @@ def main():
         "host_us": {},
         "rows": [],
     }
-    wanted = arguments.candidates.split(",")
     for shape, dtype, layout in CASES:
         tensors = Tensors(shape, dtype, layout)
         size = tensors.x.numel() * tensors.x.element_size()
         calls = max(1, min(20, int(2e8 / size)))
-        for name in wanted:
-            if name == "inductor":
-                torch._dynamo.reset()
-            function = {"eager": eager, "rp": fused}.get(name) or torch.compile(
-                eager, dynamic=False
-            )
+        functions = candidates(arguments.candidates.split(","))
+        for name, function in functions.items():
             for row in measure(tensors, function, calls):
                 row = {
                     "shape": list(shape),
@@ -234,21 +225,19 @@ def main():
                 }
                 result["rows"].append(row)
                 print(row, flush=True)
-            if shape == (512, 64):
-                result["host_us"][name] = {
-                    "forward": round(host_us(lambda: tensors.forward(function)), 2),
-                    "forward_backward": round(
-                        host_us(lambda: tensors.forward_backward(function)), 2
-                    ),
-                }
-                print(name, result["host_us"][name], flush=True)
+        if shape == HOST_SHAPE:
+            result["host_us"] = host_times(tensors, functions)
+            print(result["host_us"], flush=True)
         del tensors
         torch.cuda.empty_cache()
-    partial = arguments.out + ".partial"
-    with open(partial, "w") as out:
-        json.dump(result, out, indent=1)
-        out.write("\n")
-    os.replace(partial, arguments.out)
+    result_file.write(
+        arguments.out,
+        result,
+        gpu=torch.cuda.get_device_name(),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+        torch=torch.__version__,
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ gpu=(verify.json benchmark.json bn_leaky_relu.json lstm.json training_speed.json
 cpu=(prepare_data.json cpu_lstm.json lstm_cpu.json serving.json evaluation.json universe.json verdicts.json)
 
 usage() { sed -n '4,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
-commit() { "$program" --version | sed -n 's/.*(\([0-9a-f]\{40\}\)).*/\1/p'; }
 
 make_result() { # make_result <file of results/>
     local out=$results/$1
@@ -26,7 +25,7 @@ make_result() { # make_result <file of results/>
         verify.json) "$program" verify --device cuda --json "$out" ;;
         benchmark.json) "$program" benchmark --prices "$market" --repeat 5 --out "$out" \
             --configurations gpu-fused,gpu-fused:bf16,gpu-fused:tf32,gpu-fused:fp32,gpu-graph,gpu-kernel,gpu,cpu-fused,cpu ;;
-        bn_leaky_relu.json) "$python" "$benchmarks/bn_leaky_relu.py" --commit "$(commit)" \
+        bn_leaky_relu.json) "$python" "$benchmarks/bn_leaky_relu.py" \
             --library "$root/build/default/lib/librp_ops.so" --out "$out" ;;
         lstm.json) "$python" "$benchmarks/lstm.py" --out "$out" ;;
         lstm_cpu.json) "$python" "$benchmarks/lstm.py" --device cpu --batches 1 8 64 512 --time-steps 20 --out "$out" ;;
