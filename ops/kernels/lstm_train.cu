@@ -56,6 +56,13 @@ template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_tr
     plan->shared_bytes = SharedPlan<L>::bytes(steps, shape.layers);
 }
 
+// Pairs of weights dealt evenly to the blocks, whole warps, at most one a thread.
+template <class L> int share_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
+    const int pairs = L::partial_pairs(shape.features, shape.layers);
+    const int warps = plan.clusters * shape.layers * 32; // a warp of each block
+    return std::min((pairs + warps - 1) / warps * 32, (int)L::kThreads);
+}
+
 template <class L>
 Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
     Workspace w = {};
@@ -68,9 +75,9 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     const size_t pieces = (size_t)plan.tiles * plan.segments, tiles = plan.tiles;
     const size_t parts = 2 * shape.layers - 1;
     w.forward_weights = take(4 * (L::kInputPartWords + parts * L::kPartWords));
-    w.backward_weights = take(4 * parts * L::kPartWords);
-    w.statistics = take(tiles * L::kHidden * sizeof(float2));
-    w.sums = take(tiles * L::kHidden * sizeof(float2));
+    w.backward_weights = take(4 * 2 * shape.layers * L::kPartWords);
+    w.statistics = take((tiles + 1) * L::kHidden * sizeof(float2));
+    w.sums = take((tiles + 1) * L::kHidden * sizeof(float2));
     w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
     w.cells = take(tiles * shape.layers * kCellScratch * L::kThreads * sizeof(float2));
     w.starts = take(plan.segments > 1 ? pieces * shape.layers * L::kThreads * sizeof(float4) : 0);
@@ -99,6 +106,26 @@ cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm
     config.attrs = attributes;
     config.numAttrs = 2;
     return config;
+}
+
+// Counters; fragments, of which those of x's unused features and of layer 0's dx stay zero; and the
+// stamp of the step before on the numbers that tiles exchange.
+cudaError_t prepare_workspace(const Launch &launch, int models, cudaStream_t stream) {
+    const rp_lstm_train_plan &plan = launch.plan;
+    uint8_t *counters = (uint8_t *)launch.p.workspace;
+    uint8_t *memory = counters + plan.models_per_launch * kCounterBytes;
+    const auto fill = [&](size_t from, size_t bytes, int value) {
+        return cudaMemset2DAsync(memory + from, plan.model_bytes, value, bytes, models, stream);
+    };
+    const Workspace &w = launch.workspace;
+    cudaError_t error = cudaMemsetAsync(counters, 0, models * kCounterBytes, stream);
+    if (error == cudaSuccess) {
+        error = fill(w.forward_weights, w.statistics - w.forward_weights, 0);
+    }
+    if (error == cudaSuccess) {
+        error = fill(w.statistics, w.head - w.statistics, (int)(launch.p.first_step + 3) & 3);
+    }
+    return error;
 }
 
 } // namespace
@@ -172,22 +199,15 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_ls
     launch.p = *params;
     launch.plan = *plan;
     launch.workspace = workspace_of(*plan, shape);
+    launch.share =
+        with_layout(shape, [&](auto layout) { return share_of<decltype(layout)>(*plan, shape); });
     launch.log_beta1 = std::log(params->beta1);
     launch.log_beta2 = std::log(params->beta2);
     const void *kernel = find_kernel(shape);
-    const size_t input_bytes =
-        with_layout(shape, [](auto layout) { return 4 * (size_t)layout.kInputPartWords; });
     for (int first = 0; first < shape.models; first += plan->models_per_launch) {
         const int models = std::min(plan->models_per_launch, shape.models - first);
         launch.model = first;
-        // Counters, and the fragments of x, whose unused features must be zero.
-        uint8_t *memory = (uint8_t *)params->workspace;
-        cudaError_t error = cudaMemsetAsync(memory, 0, models * kCounterBytes, stream);
-        if (error == cudaSuccess) {
-            error = cudaMemset2DAsync(memory + plan->models_per_launch * kCounterBytes +
-                                          launch.workspace.forward_weights,
-                                      plan->model_bytes, 0, input_bytes, models, stream);
-        }
+        cudaError_t error = prepare_workspace(launch, models, stream);
         if (error != cudaSuccess) {
             return error;
         }

@@ -9,22 +9,21 @@
 
 namespace rp_lstm {
 
-// A fragments [group][k = 4 unit + gate]: rows 0-7 are this warp's 8 columns of W_h, rows
+// A fragments [group][mma][k = 4 unit + gate]: rows 0-7 are this warp's 8 columns of W_h, rows
 // 8-15 those of W_x, so one mma yields dh and dx of the thread's own cells. The first layer needs
-// no dx: its rows 8-15 are zero and not stored.
-template <class R> struct BackwardWeights {
-    uint4 fragment[R::kBackwardGroups][R::kFirst ? 1 : 2];
-};
+// no dx: its rows 8-15 are zeros, stored all the same, as zeros made here would be moved next to
+// the other operands at each mma.
+template <class R> struct BackwardWeights { uint4 fragment[R::kBackwardGroups][2]; };
 
 template <class R>
 __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, const Thread &th,
                                                       const uint32_t *packed) {
-    constexpr int kCount = R::kBackwardGroups * (R::kFirst ? 1 : 2);
-    const uint4 *source = (const uint4 *)(packed + (R::kFirst ? 0 : R::kPartWords)) +
+    constexpr int kCount = R::kBackwardGroups * 2;
+    const uint4 *source = (const uint4 *)(packed + R::kLayer * 2 * R::kPartWords) +
                           th.warp() * kCount * 32 + th.lane();
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-        w.fragment[R::kFirst ? i : i >> 1][R::kFirst ? 0 : i & 1] = __ldcg(source + i * 32);
+        w.fragment[i >> 1][i & 1] = __ldcg(source + i * 32);
     }
 }
 
@@ -51,6 +50,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         R::kSendsGradient ? address_in_block(th.input_gradient, 0) + th.id * 8 : 0;
     const uint32_t below_full = R::kSendsGradient ? address_in_block(th.full, 0) : 0;
 
+    const SegmentKeepBits kept(keep, segment);
     // Coefficients of dh and dc in the gate gradients, made one time step ahead.
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
     typename Op::Gates gates;
@@ -79,12 +79,12 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             state.cell[e] = before[e];
         }
     };
-    auto receive = [&](int t, float(&dx)[2]) {
-        barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
-        th.full_phase ^= 1u << t;
-        const float2 v = load_shared_float2(th.input_gradient + t * kGradientStride + th.id * 8);
-        dx[0] = v.x * keep.factor(0, segment.first + t);
-        dx[1] = v.y * keep.factor(1, segment.first + t);
+    auto gradient_from_above = [&](int t) {
+        return load_shared_float2(th.input_gradient + t * kGradientStride + th.id * 8);
+    };
+    auto add_gradient_from_above = [&](int t, const float2 &dx) {
+        state.dh[0] = fmaf(dx.x, kept.factor(0, t), state.dh[0]);
+        state.dh[1] = fmaf(dx.y, kept.factor(1, t), state.dh[1]);
     };
 
     load(segment.count - 1);
@@ -94,10 +94,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     }
     __syncthreads(); // every thread has read the gates that d(gates) of two slots overwrite
     if (R::kReceivesGradient) {
-        float dx[2];
-        receive(segment.count - 1, dx);
-        state.dh[0] += dx[0];
-        state.dh[1] += dx[1];
+        th.receive(segment.count - 1, false);
+        add_gradient_from_above(segment.count - 1, gradient_from_above(segment.count - 1));
     }
 #pragma unroll 1
     for (int t = segment.count - 1; t >= 0; --t) {
@@ -123,6 +121,9 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             break;
         }
         __syncthreads(); // d(gates) of all units are in the slot
+        const bool receives = R::kReceivesGradient && t > 0;
+        const bool arrived = receives && th.has_arrived(t - 1);
+        float2 dx = receives ? gradient_from_above(t - 1) : make_float2(0.0f, 0.0f);
         constexpr int kPart = kGroups < 8 ? kGroups / 2 : 4, kParts = kGroups / kPart;
         uint4 b[2][kPart]; // two parts of the k: one arrives while the other is multiplied
         auto load_part = [&](int part) {
@@ -141,14 +142,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
                 const uint4 k = b[part & 1][j];
                 float(&c0)[4] = chain[2 * (j & 1)];
                 float(&c1)[4] = chain[2 * (j & 1) + 1];
-                if (R::kFirst) {
-                    const uint4 a = w.fragment[group][0];
-                    Op::mma(c0, make_uint4(a.x, 0, a.y, 0), k.x, k.y);
-                    Op::mma(c1, make_uint4(a.z, 0, a.w, 0), k.z, k.w);
-                } else {
-                    Op::mma(c0, w.fragment[group][0], k.x, k.y);
-                    Op::mma(c1, w.fragment[group][R::kFirst ? 0 : 1], k.z, k.w);
-                }
+                Op::mma(c0, w.fragment[group][0], k.x, k.y);
+                Op::mma(c1, w.fragment[group][1], k.z, k.w);
             }
         };
         load_part(0);
@@ -176,13 +171,16 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
                 }
             }
         }
-        float dx[2] = {0.0f, 0.0f};
-        if (R::kReceivesGradient && t > 0) {
-            receive(t - 1, dx);
-        }
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            state.dh[e] = dx[e] + (chain[0][e] + chain[1][e]) + (chain[2][e] + chain[3][e]);
+            state.dh[e] = (chain[0][e] + chain[1][e]) + (chain[2][e] + chain[3][e]);
+        }
+        if (receives) {
+            th.receive(t - 1, arrived);
+            if (!arrived) { // what was read before is not what was meant
+                dx = gradient_from_above(t - 1);
+            }
+            add_gradient_from_above(t - 1, dx);
         }
         if (R::kSendsGradient) {
             send8(below + t * kGradientStride,

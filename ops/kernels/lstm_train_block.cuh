@@ -62,6 +62,7 @@ template <class L> struct BlockShared {
     uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
     float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
     LossScale scale;
+    Adam adam;
     Batch batch;
     unsigned arrivals; // the grid barrier's count when the step began
     // of this block's model
@@ -81,6 +82,8 @@ template <class R> struct Trainer {
     __device__ __forceinline__ const rp_lstm_train_params &p() const { return launch.p; }
     static __device__ __forceinline__ int cluster() { return (int)blockIdx.x / R::kLayers; }
     static __device__ __forceinline__ int clusters() { return (int)gridDim.x / R::kLayers; }
+    // Clusters that have a tile of this step.
+    __device__ __forceinline__ int heads() const { return min(clusters(), shared.batch.tiles()); }
     __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
     template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
         return (T *)((uint8_t *)p().workspace + launch.plan.models_per_launch * kCounterBytes +
@@ -101,7 +104,8 @@ template <class R> struct Trainer {
                 memory<uint32_t>(w.backward_weights),
                 memory<uint32_t>(w.partial),
                 memory<float>(w.bias),
-                memory<float>(w.head)};
+                memory<float>(w.head),
+                p().losses + (int64_t)model() * p().steps + shared.batch.index};
     }
     __device__ __forceinline__ float first_scale() const {
         return R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
@@ -123,7 +127,7 @@ template <class R> struct Trainer {
         const int64_t windows = shared.windows, steps_per_epoch = rp_steps_per_epoch(windows, size);
         const int64_t position = step % steps_per_epoch * size;
         return {index, (int)(step / steps_per_epoch), (uint32_t)position,
-                (int)min(size, windows - position)};
+                (int)min(size, windows - position), (uint32_t)step & 3};
     }
     __device__ __forceinline__ Segment segment(int index) const {
         // All are of full length but the first: what runs forward again is as short as can be.
@@ -195,11 +199,12 @@ template <class R> struct Trainer {
                               p().shape.features, p().shape.time_steps);
     }
 
-    // Window ends and targets of the block's tiles k, k + 1, ...; not by warp 0, which may be
-    // waiting for the grid. A barrier must follow before they are read.
-    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int k) const {
-        const int slot = th.id - 32;
-        if (slot < 0 || slot >= kTilesAhead * kRows) {
+    // Window ends and targets of the block's tiles k, k + 1, ...; the targets go to the cluster's
+    // block of layer `head`. A barrier must follow before they are read.
+    __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int k,
+                                                 int head) const {
+        const int slot = th.id;
+        if (slot >= kTilesAhead * kRows) {
             return;
         }
         const int row = tile(k + slot / kRows) * kRows + slot % kRows; // in the batch
@@ -210,15 +215,22 @@ template <class R> struct Trainer {
             end = __ldg(shared.window_ends + rp_order(b.position + row, &key));
         }
         shared.ends[b.index & 1][slot / kRows][slot % kRows] = end;
-        shared.targets[b.index & 1][slot / kRows][slot % kRows] =
-            end < 0 ? 0.0f : __ldg(p().targets + end);
+        const float target = end < 0 ? 0.0f : __ldg(p().targets + end);
+        float *place = &shared.targets[b.index & 1][slot / kRows][slot % kRows];
+        store_in_block(address_in_block(shared_address(place), head), target);
     }
-    // What the next step needs and this one does not hold: done while this block would wait.
+    // Thread 0, when the last step's counts are up to date.
+    __device__ __forceinline__ void begin_step(int index) const {
+        shared.batch = batch(index);
+        shared.adam = adam_of_step(launch, shared.learning_rate, shared.scale.scale,
+                                   p().first_step + index + 1 - shared.scale.skipped);
+    }
+    // What the next step needs and this one does not hold, by layer 0, which would wait meanwhile.
     __device__ __forceinline__ void look_ahead(const Thread &th, int index) const {
         if (index >= p().steps) {
             return;
         }
-        find_windows(th, batch(index), 0);
+        find_windows(th, batch(index), 0, R::kLayers - 1);
         if (drops()) {
             shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
             shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);

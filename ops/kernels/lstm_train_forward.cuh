@@ -48,13 +48,20 @@ __device__ __forceinline__ void load_forward_weights(ForwardWeights<R> &w, const
     }
 }
 
-// Bit t of keep[e]: time step t of this thread's unit in row 2q + e passes the dropout.
+// Bit t of row[e]: time step t of this thread's unit in row 2q + e passes the dropout.
 struct KeepBits {
     uint64_t row[2];
     float scale;
-    __device__ __forceinline__ float factor(int e, int time) const {
-        const uint32_t word = (uint32_t)(time < 32 ? row[e] : row[e] >> 32);
-        return word >> (time & 31) & 1u ? scale : 0.0f;
+};
+// The same for a segment, whose time steps fit in one register.
+struct SegmentKeepBits {
+    uint32_t row[2];
+    float scale;
+    __device__ __forceinline__ SegmentKeepBits(const KeepBits &keep, const Segment &segment)
+        : row{(uint32_t)(keep.row[0] >> segment.first), (uint32_t)(keep.row[1] >> segment.first)},
+          scale(keep.scale) {}
+    __device__ __forceinline__ float factor(int e, int t) const {
+        return row[e] >> t & 1u ? scale : 0.0f;
     }
 };
 
@@ -82,9 +89,11 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
     const uint32_t above = R::kLast ? 0 : address_in_block(th.slots, 1) + Above::kInput;
     const uint32_t above_full = R::kLast ? 0 : address_in_block(th.full, 1);
 
+    const SegmentKeepBits kept(keep, segment);
     float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
     uint4 input[kInputGroups];
-    auto load_input = [&](int t) {
+    // `arrived`: the layer below was seen to have sent its h(t).
+    auto load_input = [&](int t, bool arrived) {
         const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
         if (R::kFirst) {
 #pragma unroll
@@ -94,8 +103,7 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
                 }
             }
         } else {
-            barrier_wait(th.full + 8 * t, th.full_phase >> t & 1);
-            th.full_phase ^= 1u << t;
+            th.receive(t, arrived);
 #pragma unroll
             for (int j = 0; j < kInputGroups; ++j) {
                 input[j] = load_shared16((slot + fragment) ^ j << 6);
@@ -135,7 +143,7 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
             float dropped[2];
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                dropped[e] = hidden[e] * keep.factor(e, segment.first + t);
+                dropped[e] = hidden[e] * kept.factor(e, t);
             }
             const bool odd = th.g() & 1;
             const float mine = odd ? dropped[1] : dropped[0];
@@ -166,6 +174,7 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
         if (!decltype(first)::value) {
             save(t - 1);
         }
+        const bool arrived = !R::kFirst && t + 1 < segment.count && th.has_arrived(t + 1);
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
@@ -197,11 +206,11 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
         gates.set(kept_i, kept_f, g, kept_o);
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
-            load_input(t + 1);
+            load_input(t + 1, arrived);
         }
     };
     store_hidden(0);
-    load_input(0);
+    load_input(0, false);
     time_step(0, std::true_type());
 #pragma unroll 1
     for (int t = 1; t < segment.count; ++t) {

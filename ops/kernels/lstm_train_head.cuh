@@ -1,6 +1,7 @@
 // The head: BatchNorm by the statistics of the whole batch, LeakyReLU, Linear(H, 1), mean squared
 // error, and back to dh of the last time step. A tile's numbers stay in its own block's registers
 // (or its scratch); only sums over tiles cross the grid, added by every block in the same order.
+// No barrier lies before their reading: each number tells by itself that it has been written.
 //
 //   xhat = (h - mean) inv_std      a = xhat > 0 ? xhat : slope xhat      y = a . weight + bias
 //   dz = 2 (y - target) / B weight (xhat > 0 ? 1 : slope)
@@ -15,9 +16,28 @@ template <class L> struct HeadShared {
     float mean[L::kHidden], inv_std[L::kHidden];
     float m2[L::kHidden];                              // sum of squared deviations
     float sum_dz[L::kHidden], sum_dz_xhat[L::kHidden]; // over the batch, divided by B
-    float part[2][4][L::kHidden];
-    float output[L::kWarps][kRows]; // of a warp's 8 units
+    float output[L::kWarps][kRows];                    // of a warp's 8 units
 };
+
+// ---- Numbers that cross the grid carry in their two last bits the stamp of their step: a reader
+// asks until it finds the one it needs. Costs 2^-22 of the number (and turns infinity to NaN), and
+// saves a fence, an arrival and a wait. A tile misses one step at most (the short last one of an
+// epoch), so that what it left there is two steps old at most and has another stamp.
+__device__ __forceinline__ void publish(float2 *place, float x, float y, uint32_t stamp) {
+    asm volatile("st.relaxed.gpu.global.v2.b32 [%0],{%1,%2};" ::"l"(place),
+                 "r"((__float_as_uint(x) & ~3u) | stamp), "r"((__float_as_uint(y) & ~3u) | stamp)
+                 : "memory");
+}
+__device__ __forceinline__ float2 read_published(const float2 *place, uint32_t stamp) {
+    uint2 v;
+    do {
+        asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1},[%2];"
+                     : "=r"(v.x), "=r"(v.y)
+                     : "l"(place)
+                     : "memory");
+    } while (((v.x ^ stamp) | (v.y ^ stamp)) & 3);
+    return make_float2(__uint_as_float(v.x & ~3u), __uint_as_float(v.y & ~3u));
+}
 
 __device__ __forceinline__ float sum_over_rows(float v) { // the 4 lanes of a unit
     v += __shfl_xor_sync(~0u, v, 1);
@@ -30,70 +50,91 @@ __device__ __forceinline__ int rows_in_tile(int tile, const Batch &batch) {
 
 // Mean and sum of squared deviations of the tile's h, of each unit, to statistics [H].
 __device__ __forceinline__ void store_tile_statistics(const Thread &th, const float (&h)[2],
-                                                      int rows, float2 *statistics) {
+                                                      int rows, uint32_t stamp,
+                                                      float2 *statistics) {
     const bool valid[2] = {2 * th.q() < rows, 2 * th.q() + 1 < rows};
     const float mean =
-        sum_over_rows((valid[0] ? h[0] : 0.0f) + (valid[1] ? h[1] : 0.0f)) / (float)rows;
+        __fdividef(sum_over_rows((valid[0] ? h[0] : 0.0f) + (valid[1] ? h[1] : 0.0f)), (float)rows);
     const float d0 = valid[0] ? h[0] - mean : 0.0f, d1 = valid[1] ? h[1] - mean : 0.0f;
     const float m2 = sum_over_rows(d0 * d0 + d1 * d1);
     if (th.q() == 0) {
-        __stcg(statistics + th.unit(), make_float2(mean, m2));
+        publish(statistics + th.unit(), mean, m2, stamp);
     }
 }
 
-// Sums over tiles of value(tile, unit), split over the block's 4 groups of H threads; afterwards
-// the first H threads hold the totals of their unit.
+// One warp: a unit's numbers of all tiles, `numbers` [tiles][H]. value(tile, its numbers, the first
+// tile's) is added up, by lanes in the order of tiles.
 template <class L, class Value>
-__device__ __forceinline__ float2 sum_over_tiles(const Thread &th, HeadShared<L> &shared, int tiles,
-                                                 const Value &value) {
-    constexpr int kInFlight = 16; // loads of a thread at once: all of them, for 64 tiles
-    const int unit = th.id % L::kHidden, group = th.id / L::kHidden;
-    float2 sum = make_float2(0.0f, 0.0f);
-    for (int first = group; first < tiles; first += 4 * kInFlight) {
-        float2 v[kInFlight];
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-            const int tile = first + 4 * i;
-            v[i] = tile < tiles ? value(tile, unit) : make_float2(0.0f, 0.0f);
+__device__ __forceinline__ float2 sum_over_tiles(const Thread &th, const Batch &batch,
+                                                 const float2 *numbers, const Value &value) {
+    float2 sum = make_float2(0.0f, 0.0f), first;
+#pragma unroll 1
+    for (int start = 0; start < batch.tiles(); start += 32) {
+        const int tile = start + th.lane();
+        float2 v = make_float2(0.0f, 0.0f);
+        if (tile < batch.tiles()) {
+            v = read_published(numbers + tile * L::kHidden, batch.stamp);
         }
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-            sum.x += v[i].x;
-            sum.y += v[i].y;
+        if (start == 0) {
+            first.x = __shfl_sync(~0u, v.x, 0);
+            first.y = __shfl_sync(~0u, v.y, 0);
+        }
+        if (tile < batch.tiles()) {
+            const float2 term = value(tile, v, first);
+            sum.x += term.x;
+            sum.y += term.y;
         }
     }
-    shared.part[0][group][unit] = sum.x;
-    shared.part[1][group][unit] = sum.y;
-    __syncthreads(); // all four groups' parts
-    float2 total;
-    total.x = shared.part[0][0][unit] + shared.part[0][1][unit] + shared.part[0][2][unit] +
-              shared.part[0][3][unit];
-    total.y = shared.part[1][0][unit] + shared.part[1][1][unit] + shared.part[1][2][unit] +
-              shared.part[1][3][unit];
-    return total;
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        sum.x += __shfl_xor_sync(~0u, sum.x, offset);
+        sum.y += __shfl_xor_sync(~0u, sum.y, offset);
+    }
+    return sum;
 }
 
-// Mean and inverse deviation of every unit over the batch.
+// combine(unit) makes the batch's numbers of a unit from its tiles'. The warps of all heads share
+// the units, and publish what every block then reads; so no block reads all tiles' numbers of all
+// units. The first H threads have the result.
+template <class L, class Combine>
+__device__ __forceinline__ float2 exchange(const Thread &th, const Batch &batch, int cluster,
+                                           int heads, float2 *totals, const Combine &combine) {
+#pragma unroll 1
+    for (int unit = cluster + th.warp() * heads; unit < L::kHidden; unit += L::kWarps * heads) {
+        const float2 total = combine(unit);
+        if (th.lane() == 0) {
+            publish(totals + unit, total.x, total.y, batch.stamp);
+        }
+    }
+    return th.id < L::kHidden ? read_published(totals + th.id, batch.stamp)
+                              : make_float2(0.0f, 0.0f);
+}
+
+// Mean and inverse deviation of every unit over the batch. `statistics`: see Workspace.
 template <class L>
 __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<L> &shared,
-                                                   const Batch &batch, const float2 *statistics,
-                                                   float norm_eps) {
-    const int unit = th.id % L::kHidden;
-    const float shift = __ldcg(statistics + unit).x; // of the first tile: keeps the sums small
-    const float2 total = sum_over_tiles(th, shared, batch.tiles(), [&](int tile, int u) {
-        const float2 s = __ldcg(statistics + tile * L::kHidden + u);
-        const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
-        return make_float2(count * d, s.y + count * d * d);
-    });
+                                                   const Batch &batch, int cluster, int heads,
+                                                   float2 *statistics, float norm_eps) {
+    const float rows = (float)batch.rows;
+    const float2 total = exchange<L>(
+        th, batch, cluster, heads, statistics + batch.tiles() * L::kHidden, [&](int unit) {
+            float shift = 0.0f; // the first tile's mean: keeps the sums small
+            const float2 sum = sum_over_tiles<L>(
+                th, batch, statistics + unit, [&](int tile, const float2 &s, const float2 &first) {
+                    shift = first.x;
+                    const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
+                    return make_float2(count * d, s.y + count * d * d);
+                });
+            const float offset = __fdividef(sum.x, rows);
+            return make_float2(__shfl_sync(~0u, shift, 0) + offset,
+                               fmaxf(sum.y - offset * offset * rows, 0.0f));
+        });
     if (th.id < L::kHidden) {
-        const float rows = (float)batch.rows, offset = total.x / rows;
-        const float mean = shift + offset;
-        const float m2 = fmaxf(total.y - offset * offset * rows, 0.0f);
-        shared.mean[unit] = mean;
-        shared.inv_std[unit] = rsqrtf(m2 / rows + norm_eps);
-        shared.m2[unit] = m2;
+        shared.mean[th.id] = total.x;
+        shared.inv_std[th.id] = rsqrtf(__fdividef(total.y, rows) + norm_eps);
+        shared.m2[th.id] = total.y;
     }
-    __syncthreads(); // these, for the whole block; part may be reused
+    __syncthreads(); // these, for the whole block
 }
 
 // By one block of the model.
@@ -110,30 +151,20 @@ move_running_statistics(const Thread &th, const HeadShared<L> &shared, const Bat
 
 template <class L>
 __device__ __forceinline__ void combine_sums(const Thread &th, HeadShared<L> &shared,
-                                             const Batch &batch, const float2 *sums) {
-    const float2 total = sum_over_tiles(th, shared, batch.tiles(), [&](int tile, int u) {
-        return __ldcg(sums + tile * L::kHidden + u);
-    });
+                                             const Batch &batch, int cluster, int heads,
+                                             float2 *sums) {
+    const float2 total =
+        exchange<L>(th, batch, cluster, heads, sums + batch.tiles() * L::kHidden, [&](int unit) {
+            return sum_over_tiles<L>(
+                th, batch, sums + unit,
+                [](int, const float2 &of_tile, const float2 &) { return of_tile; });
+        });
     if (th.id < L::kHidden) {
-        shared.sum_dz[th.id] = total.x / (float)batch.rows;
-        shared.sum_dz_xhat[th.id] = total.y / (float)batch.rows;
+        const float rows = (float)batch.rows;
+        shared.sum_dz[th.id] = __fdividef(total.x, rows);
+        shared.sum_dz_xhat[th.id] = __fdividef(total.y, rows);
     }
     __syncthreads(); // the sums, for the whole block
-}
-
-// Mean loss of the batch; called by one warp.
-template <class L>
-__device__ __forceinline__ float mean_squared_error(const Thread &th, const Batch &batch,
-                                                    const float *head) {
-    float squared = 0.0f;
-    for (int tile = th.lane(); tile < batch.tiles(); tile += 32) {
-        squared += __ldcg(head + (size_t)tile * (L::kHidden + 2) + L::kHidden + 1);
-    }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
-        squared += __shfl_xor_sync(~0u, squared, offset);
-    }
-    return squared / (float)batch.rows;
 }
 
 // dz of the thread's two cells, and the tile's sums.
@@ -179,11 +210,13 @@ head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
     }
     sum = sum_over_rows(sum);
     sum_xhat = sum_over_rows(sum_xhat);
+    if (th.q() == 0) { // first, as other blocks wait for these
+        publish(sums + tile * L::kHidden + th.unit(), sum, sum_xhat, batch.stamp);
+    }
     dw = sum_over_rows(dw);
     error_sum = sum_over_rows(error_sum);
     squared = sum_over_rows(squared);
     if (th.q() == 0) {
-        __stcg(sums + tile * L::kHidden + th.unit(), make_float2(sum, sum_xhat));
         float *row = head + (size_t)tile * (L::kHidden + 2);
         __stcg(row + th.unit(), dw);
         if (th.unit() == 0) {

@@ -19,14 +19,14 @@
 // (tiles, or segments when T does not fit) keeps the last one only: backward, last first, runs the
 // others forward again, which is cheaper than 300 KB a piece to device memory and back.
 //
-// Grid barriers, per step: (1) every tile's batch statistics are written, (2) every tile's head
-// sums are written, (3) every tile's weight gradients are written, (4) the new weights are
-// written. (1) and (2) join the blocks with a head only; blocks without a tile join (3) and (4) to
-// share Adam's work. Between arrival and wait at (4) a block gathers its next tile and draws its
-// dropout mask.
+// Across the grid, per step: (1) every tile's batch statistics and (2) its head's sums, numbers
+// that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
+// tile's weight gradients are written, (4) the new weights are written. Blocks without a tile join
+// (3) and (4) to share Adam's work. Between arrival and wait at (4) a block gathers its next tile
+// and draws its dropout mask.
 //
 // Order of sums. Tiles are numbered by the batch alone, and the block that has a tile adds up its
-// segments, last first; every sum over tiles is taken in their order whoever computed them, so the
+// segments, last first; the order of a sum over tiles depends on their numbers alone, so the
 // number of clusters changes no bit. No float atomics.
 //
 // Co-residency. Barriers need all blocks of a model on the device: the plan asks the device how
@@ -46,7 +46,7 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thr
     const Batch batch = trainer.shared.batch;
     __syncthreads(); // the block has read x and the windows of the piece before
     if (from / kTilesAhead != k / kTilesAhead) {
-        trainer.find_windows(th, batch, k / kTilesAhead * kTilesAhead);
+        trainer.find_windows(th, batch, k / kTilesAhead * kTilesAhead, R::kLayer);
         __syncthreads(); // the windows, for the whole block
     }
     if (R::kFirst) {
@@ -121,7 +121,7 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
         if (R::kLast) {
             const bool last = k + 1 == tiles;
             store_tile_statistics(
-                th, hidden, rows_in_tile(tile, batch),
+                th, hidden, rows_in_tile(tile, batch), batch.stamp,
                 trainer.template memory<float2>(trainer.launch.workspace.statistics) +
                     tile * R::kHidden);
             const float *targets =
@@ -133,28 +133,23 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
     }
 }
 
-// The head of all tiles of this block: over the first grid barrier to the arrival at the second.
+// The head of all tiles of this block.
 template <class R>
-__device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Thread &th, int tiles,
-                                          const GridBarrier &barrier) {
+__device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Thread &th, int tiles) {
     using L = typename R::L;
     const auto &p = trainer.p();
     const auto &workspace = trainer.launch.workspace;
     const Batch batch = trainer.shared.batch;
-    const unsigned arrivals = trainer.shared.arrivals;
-    const unsigned heads = min(trainer.clusters(), batch.tiles());
     HeadShared<L> &shared = trainer.shared.head;
-    const auto *statistics = trainer.template memory<const float2>(workspace.statistics);
+    auto *statistics = trainer.template memory<float2>(workspace.statistics);
     auto *sums = trainer.template memory<float2>(workspace.sums);
     auto *head = trainer.template memory<float>(workspace.head);
     const float *weights =
         trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
     const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
 
-    barrier.arrive(th.id);
-    trainer.look_ahead(th, batch.index + 1);
-    barrier.wait(th.id, arrivals + heads);
-    combine_statistics<L>(th, shared, batch, statistics, p.norm_eps);
+    combine_statistics<L>(th, shared, batch, trainer.cluster(), trainer.heads(), statistics,
+                          p.norm_eps);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.tile(k);
@@ -170,23 +165,11 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
                      p.negative_slope, dz, sums, head);
         trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
-    barrier.arrive(th.id);
     if (trainer.cluster() == 0) { // now that nobody waits for it
         move_running_statistics<L>(th, shared, batch, p.momentum,
                                    p.running_mean + trainer.model() * R::kHidden,
                                    p.running_var + trainer.model() * R::kHidden);
     }
-}
-
-// The sums over all tiles, once every head has written its own.
-template <class R>
-__device__ __forceinline__ void head_totals(const Trainer<R> &trainer, const Thread &th,
-                                            const GridBarrier &barrier) {
-    const Batch batch = trainer.shared.batch;
-    barrier.wait(th.id, trainer.shared.arrivals + 2 * min(trainer.clusters(), batch.tiles()));
-    combine_sums<typename R::L>(
-        th, trainer.shared.head, batch,
-        trainer.template memory<const float2>(trainer.launch.workspace.sums));
 }
 
 // Brings a piece that was not kept back into shared memory, and its tile's mask into `keep`.
@@ -264,29 +247,24 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
 }
 
 // This block's share of the update. wait() ends when all gradients are written, and tells whether
-// the step overflowed; what does not depend on them comes before.
+// the step overflowed; what does not depend on them comes before. Returns what wait() told.
 template <class R, class Wait>
-__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
+__device__ __forceinline__ bool update(const Trainer<R> &trainer, const Thread &th,
                                        const Wait &wait) {
     using L = typename R::L;
     const Batch batch = trainer.shared.batch;
+    const Adam adam = trainer.shared.adam;
     const int features = trainer.p().shape.features;
-    const int pairs = L::partial_pairs(features, R::kLayers);
-    const int thread = (int)blockIdx.x * R::kThreads + th.id;
-    const int threads = (int)gridDim.x * R::kThreads;
-    const LossScale &scale = trainer.shared.scale;
-    Adam adam = adam_of_step(trainer.launch, trainer.shared.learning_rate, scale.scale,
-                             trainer.p().first_step + batch.index + 1 - scale.skipped);
     const ModelState state = trainer.state();
-    if (threads >= pairs) {
-        update_own_pair<L>(state, adam, pairs, features, batch.tiles(), thread, wait);
-    } else {
-        adam.skip = wait();
-        update_weights<L>(state, adam, pairs, features, batch.tiles(), thread, threads);
-    }
-    // The threads that had no pair begin with the vectors.
-    update_vectors<L>(state, adam, R::kLayers, features, batch.tiles(),
-                      (thread + threads - pairs % threads) % threads, threads);
+    const bool skip =
+        update_weights<L>(state, adam, trainer.launch.share, L::partial_pairs(features, R::kLayers),
+                          features, batch.tiles(), th.id, wait);
+    // The blocks' last warps first: they have no pair.
+    const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
+    update_vectors<L>(state, adam, skip, R::kLayers, features, batch,
+                      warps_after * threads + (int)blockIdx.x * 32 + th.lane(),
+                      R::kWarps * threads);
+    return skip;
 }
 
 // A block's whole life: p.steps optimiser steps of its part of its model.
@@ -303,15 +281,17 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
 
     if (th.id == 0) {
         trainer.load_model();
-        shared.batch = trainer.batch(0);
+        trainer.begin_step(0);
         shared.arrivals = gridDim.x;
+    }
+    __syncthreads(); // the model, for the whole block
+    if (R::kFirst) {
+        trainer.look_ahead(th, 0);
     }
     pack_weights<L>(trainer.state(), L::partial_pairs(p.shape.features, R::kLayers),
                     p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
                     (int)gridDim.x * R::kThreads);
-    barrier.arrive(th.id); // also: the block's threads see the model
-    trainer.look_ahead(th, 0);
-    __syncthreads(); // the windows, for the whole block
+    barrier.arrive(th.id); // also: the block's threads see the windows
     if (R::kFirst) {
         trainer.load_input(th, 0, 0, trainer.segment(0));
     }
@@ -324,46 +304,38 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         if (tiles > 0) {
             KeepBits keep = trainer.kept_bits(th);
             forward_pass<R>(trainer, th, tiles, keep);
+            if (R::kFirst) {
+                trainer.look_ahead(th, step + 1); // while statistics are under way
+            }
             if (R::kLast) {
-                head_pass<R>(trainer, th, tiles, barrier);
-            } else {
-                trainer.look_ahead(th, step + 1); // while the layer above is at its head
+                head_pass<R>(trainer, th, tiles);
             }
             BackwardWeights<R> weights;
             if (R::kWeightsInAdvance) {
-                load_weights(weights, trainer, th); // they arrive while the grid meets
+                load_weights(weights, trainer, th); // they arrive while the sums do
             }
             if (R::kLast) {
-                head_totals<R>(trainer, th, barrier);
+                combine_sums<L>(th, shared.head, shared.batch, trainer.cluster(), trainer.heads(),
+                                trainer.template memory<float2>(launch.workspace.sums));
             }
             th.id = computed_here(th.id);
             backward_pass<R>(trainer, th, tiles, keep, weights, overflow_step);
             barrier.arrive(th.id);
-        } else {
+        } else if (R::kFirst) {
             trainer.look_ahead(th, step + 1);
         }
-        if (R::kLast && trainer.cluster() == 0 && th.warp() == 1) { // warp 0 waits for the grid
-            const float loss = mean_squared_error<L>(
-                th, shared.batch, trainer.template memory<float>(launch.workspace.head));
-            if (th.lane() == 0) {
-                p.losses[(int64_t)trainer.model() * p.steps + step] = loss;
-            }
-        }
-        // Every cluster with a tile: two barriers of its head and one of each of its blocks.
-        const unsigned gradients =
-            shared.arrivals + (2 + R::kLayers) * min(trainer.clusters(), shared.batch.tiles());
+        const unsigned gradients = // of every block with a tile
+            shared.arrivals + R::kLayers * trainer.heads();
         th.id = computed_here(th.id);
-        bool overflow = false;
-        update<R>(trainer, th, [&] {
+        const bool overflow = update<R>(trainer, th, [&] {
             barrier.wait(th.id, gradients);
-            overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
-            return overflow;
+            return Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
         });
         barrier.arrive(th.id); // also: no thread of the block reads this step's batch any more
         if (th.id == 0) {
             shared.scale.step_done(overflow, trainer.first_scale());
             shared.arrivals = gradients + gridDim.x;
-            shared.batch = trainer.batch(step + 1);
+            trainer.begin_step(step + 1);
         }
         if (R::kFirst && step + 1 < p.steps) {
             trainer.load_input(th, step + 1, 0, trainer.segment(0));

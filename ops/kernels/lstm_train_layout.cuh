@@ -14,14 +14,14 @@ constexpr int kMaxSegment = 32; // time steps in shared memory: one phase bit ea
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
     size_t forward_weights;  // [layer][part][fragments] of operands, i, f and o rows halved
-    size_t backward_weights; // the same weights transposed
-    size_t statistics;       // [tiles][H] float2: mean and M2 of the tile's last h
-    size_t sums;             // [tiles][H] float2: sum of dz and of dz * xhat
-    size_t head;             // [tiles][H + 2]: d(head weight), d(head bias), squared error
-    size_t cells;   // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
-    size_t starts;  // [pieces][L][threads] float4: c and h before the segment
-    size_t bias;    // [tiles][L][4H]: d(bias), scaled
-    size_t partial; // [tiles][pairs] Operand::Sum: d(weights) in fragment order, scaled
+    size_t backward_weights; // [layer][fragments]: the same weights transposed, W_h beside W_x
+    size_t statistics; // [tiles + 1][H] float2: mean and M2 of a tile's last h; of the batch's
+    size_t sums;       // [tiles + 1][H] float2: sum of dz and of dz * xhat; of the batch's
+    size_t head;       // [tiles][H + 2]: d(head weight), d(head bias), squared error
+    size_t cells;      // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
+    size_t starts;     // [pieces][L][threads] float4: c and h before the segment
+    size_t bias;       // [tiles][L][4H]: d(bias), scaled
+    size_t partial;    // [tiles][pairs] Operand::Sum: d(weights) in fragment order, scaled
     size_t bytes;
 };
 constexpr size_t kCounterBytes = 128; // of a model: [0] arrivals, [16] step that overflowed
@@ -40,6 +40,7 @@ struct Launch {
     rp_lstm_train_params p;
     rp_lstm_train_plan plan;
     Workspace workspace;
+    int share; // pairs of weights that a block updates at once
     double log_beta1, log_beta2;
     int model; // first of this launch
 };
@@ -174,6 +175,18 @@ struct Thread {
     __device__ __forceinline__ int g() const { return id >> 2 & 7; }
     __device__ __forceinline__ int q() const { return id & 3; }
     __device__ __forceinline__ int unit() const { return id >> 2; }
+
+    // Whether the other layer's data of slot t is there: asked early, so that a product hides the
+    // answer's latency.
+    __device__ __forceinline__ bool has_arrived(int t) const {
+        return barrier_test(full + 8 * t, full_phase >> t & 1);
+    }
+    __device__ __forceinline__ void receive(int t, bool arrived) {
+        if (!arrived) {
+            barrier_wait(full + 8 * t, full_phase >> t & 1);
+        }
+        full_phase ^= 1u << t;
+    }
 };
 
 // A run of time steps of one tile.
@@ -187,6 +200,7 @@ struct Batch {
     int epoch;
     uint32_t position; // of its first row in the epoch's order
     int rows;
+    uint32_t stamp; // 0 to 3, of the numbers that its tiles exchange
     __device__ __forceinline__ int tiles() const { return (rows + kRows - 1) / kRows; }
     // How many tiles the cluster has: cluster, cluster + clusters, ...
     __device__ __forceinline__ int tiles_of(int cluster, int clusters) const {

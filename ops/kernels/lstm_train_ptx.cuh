@@ -90,6 +90,16 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes)
         "r"(bytes)
         : "memory");
 }
+// Whether the phase is complete; never waits, so that the answer can be asked for early.
+__device__ __forceinline__ bool barrier_test(uint32_t barrier, uint32_t parity) {
+    uint32_t complete;
+    asm volatile("{.reg .pred p; mbarrier.test_wait.parity.shared::cta.b64 p,[%1],%2;"
+                 "selp.b32 %0,1,0,p;}"
+                 : "=r"(complete)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return complete != 0;
+}
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
     asm volatile(
         "{\n.reg .pred p;\nWAIT_%=:\n"
@@ -103,6 +113,10 @@ __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t 
     uint32_t remote;
     asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
     return remote;
+}
+// Seen by the other block after any barrier between the two.
+__device__ __forceinline__ void store_in_block(uint32_t address, float v) {
+    asm volatile("st.shared::cluster.f32 [%0],%1;" ::"r"(address), "f"(v) : "memory");
 }
 __device__ __forceinline__ void send_pair(uint32_t address, uint32_t v, uint32_t barrier) {
     asm volatile(

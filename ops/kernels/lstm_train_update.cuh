@@ -12,7 +12,6 @@ namespace rp_lstm {
 struct Adam {
     float beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
     float inv_scale; // of the gradients
-    bool skip;       // the step overflowed; false until that is known
 };
 
 // t = this update's number, from 1.
@@ -28,7 +27,6 @@ __device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learnin
     adam.inv_sqrt_correction2 = rsqrtf(-expm1f((float)((double)t * launch.log_beta2)));
     adam.eps = p.adam_eps;
     adam.inv_scale = 1.0f / scale; // a power of two: exact
-    adam.skip = false;
     return adam;
 }
 
@@ -130,15 +128,10 @@ __device__ __forceinline__ void pack_pair(const WeightPair &pair, float first, f
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
         const int lane = 4 * ((pair.column & 7) + e) + at.q;
-        uint32_t to; // in words
-        if (pair.layer == 0) {
-            to = ((column_warp * L::kBackwardGroups + at.group) * 32 + lane) * 4 + at.mma * 2 +
-                 at.half;
-        } else {
-            to = L::kPartWords +
-                 (((column_warp * L::kBackwardGroups + at.group) * 2 + at.mma) * 32 + lane) * 4 +
-                 (pair.recurrent ? 0 : 1) + 2 * at.half;
-        }
+        const uint32_t to = // in words
+            pair.layer * 2 * L::kPartWords +
+            (((column_warp * L::kBackwardGroups + at.group) * 2 + at.mma) * 32 + lane) * 4 +
+            (pair.recurrent ? 0 : 1) + 2 * at.half;
         if constexpr (L::kBytes == 2) {
             reinterpret_cast<uint16_t *>(backward)[to * 2 + (k & 1)] =
                 (uint16_t)(e ? both >> 16 : both);
@@ -154,6 +147,7 @@ struct ModelState {
     uint32_t *forward_weights, *backward_weights;
     const void *partial; // [tiles][pairs] Operand::Sum
     const float *bias, *head;
+    float *loss; // of the step
 };
 
 __device__ __forceinline__ void load_pair(const ModelState &model, const WeightPair &pair,
@@ -179,39 +173,6 @@ __device__ __forceinline__ void pack_weights(const ModelState &model, int pairs,
     }
 }
 
-// Gradients of N pairs: sums over the tiles in their order, kInFlight tiles' loads at once.
-template <class L, int kInFlight, int N>
-__device__ __forceinline__ void sum_tiles(const void *partial, const int (&numbers)[N], int pairs,
-                                          int tiles, float (&gradient)[N][2]) {
-    using Op = typename L::Operand;
-    using Sum = typename Op::Sum;
-    const Sum *source[N];
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-        gradient[k][0] = gradient[k][1] = 0.0f;
-        source[k] = (const Sum *)partial + numbers[k];
-    }
-    for (int tile = 0; tile < tiles; tile += kInFlight) { // those beyond the last are zero
-        Sum v[kInFlight][N];
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-#pragma unroll
-            for (int k = 0; k < N; ++k) {
-                v[i][k] = tile + i < tiles ? __ldcg(source[k] + (size_t)(tile + i) * pairs) : Sum();
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < kInFlight; ++i) {
-#pragma unroll
-            for (int k = 0; k < N; ++k) {
-                const float2 g = Op::unpack_sum(v[i][k]);
-                gradient[k][0] += g.x;
-                gradient[k][1] += g.y;
-            }
-        }
-    }
-}
-
 template <class L>
 __device__ __forceinline__ void update_pair(const ModelState &model, const Adam &adam,
                                             const WeightPair &pair, const float (&gradient)[2],
@@ -228,67 +189,69 @@ __device__ __forceinline__ void update_pair(const ModelState &model, const Adam 
     pack_pair<L>(pair, w[0], w[1], model.forward_weights, model.backward_weights);
 }
 
-// A grid with a thread a pair: its weights arrive while the grid waits for the gradients. Whether
-// to skip the step is looked at when those have arrived as well.
+// Sum of the tiles' gradients of one pair, in their order. A short loop: a longer one would be
+// fetched anew each step.
+template <class L>
+__device__ __forceinline__ void sum_tiles(const void *partial, int number, int pairs, int tiles,
+                                          float (&gradient)[2]) {
+    using Op = typename L::Operand;
+    using Sum = typename Op::Sum;
+    constexpr int kInFlight = 16;
+    const Sum *source = (const Sum *)partial + number;
+    gradient[0] = gradient[1] = 0.0f;
+#pragma unroll 1
+    for (int tile = 0; tile < tiles; tile += kInFlight) { // those beyond the last are zero
+        Sum v[kInFlight];
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+            v[i] = tile + i < tiles ? source[(size_t)i * pairs] : Sum();
+        }
+        source += (size_t)kInFlight * pairs;
+#pragma unroll
+        for (int i = 0; i < kInFlight; ++i) {
+            const float2 g = Op::unpack_sum(v[i]);
+            gradient[0] += g.x;
+            gradient[1] += g.y;
+        }
+    }
+}
+
+// The block's shares of the pairs, a pair a thread. wait() ends when all gradients are written, and
+// tells whether to skip the step; the first share's weights arrive meanwhile.
 template <class L, class Wait>
-__device__ __forceinline__ void update_own_pair(const ModelState &model, Adam &adam, int pairs,
-                                                int features, int tiles, int thread,
-                                                const Wait &wait) {
-    const int number[1] = {min(thread, pairs - 1)};
-    const WeightPair pair = weight_pair<L>(number[0], features);
-    float w[2], m[2], v[2], gradient[1][2];
-    load_pair(model, pair, w, m, v);
-    adam.skip = wait();
-    if (thread >= pairs) {
-        return;
-    }
-    sum_tiles<L, 32>(model.partial, number, pairs, tiles, gradient);
-    if (pair.has_first && !adam.skip) {
-        update_pair<L>(model, adam, pair, gradient[0], w, m, v);
-    }
-}
-
-// A small grid: kPairs pairs a thread at once, so that their loads overlap.
-template <class L>
-__device__ __forceinline__ void update_weights(const ModelState &model, const Adam &adam, int pairs,
-                                               int features, int tiles, int thread, int threads) {
-    constexpr int kPairs = 4;
+__device__ __forceinline__ bool update_weights(const ModelState &model, const Adam &adam, int share,
+                                               int pairs, int features, int tiles, int thread,
+                                               const Wait &wait) {
+    bool waits = true, skip = false;
 #pragma unroll 1
-    for (int first = thread; first < pairs; first += kPairs * threads) {
-        int numbers[kPairs];
-#pragma unroll
-        for (int k = 0; k < kPairs; ++k) {
-            numbers[k] = min(first + k * threads, pairs - 1);
+    for (int first = (int)blockIdx.x * share; waits || first < pairs;
+         first += (int)gridDim.x * share) {
+        const int number = first + thread;
+        const bool has_pair = thread < share && number < pairs;
+        const WeightPair pair = weight_pair<L>(has_pair ? number : 0, features);
+        float w[2], m[2], v[2], gradient[2];
+        load_pair(model, pair, w, m, v);
+        if (waits) {
+            skip = wait();
+            waits = false;
         }
-        float gradient[kPairs][2];
-        sum_tiles<L, 8>(model.partial, numbers, pairs, tiles, gradient);
-#pragma unroll 1
-        for (int k = 0; k < kPairs; ++k) {
-            const int number = first + k * threads;
-            float g[2] = {gradient[0][0], gradient[0][1]};
-#pragma unroll
-            for (int i = 1; i < kPairs; ++i) { // no run-time index into registers
-                g[0] = k == i ? gradient[i][0] : g[0];
-                g[1] = k == i ? gradient[i][1] : g[1];
-            }
-            const WeightPair pair = weight_pair<L>(number, features);
-            if (number < pairs && pair.has_first && !adam.skip) {
-                float w[2], m[2], v[2];
-                load_pair(model, pair, w, m, v);
-                update_pair<L>(model, adam, pair, g, w, m, v);
-            }
+        if (has_pair && pair.has_first && !skip) {
+            sum_tiles<L>(model.partial, number, pairs, tiles, gradient);
+            update_pair<L>(model, adam, pair, gradient, w, m, v);
         }
     }
+    return skip;
 }
 
-// Biases and the head: four lanes share the sum of one gradient. The two biases of a gate have the
-// same gradient and different histories. `thread` and `threads` are multiples of a warp apart.
+// Biases, the head and the loss: four lanes share the sum of one gradient, or of squared errors.
+// The two biases of a gate have the same gradient and different histories. `thread` and `threads`
+// are multiples of a warp apart.
 template <class L>
-__device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam,
-                                               int layers, int features, int tiles, int thread,
-                                               int threads) {
-    const int gates = 4 * L::kHidden, biases = layers * gates;
-    const int count = 4 * (biases + L::kHidden + 1);
+__device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam, bool skip,
+                                               int layers, int features, const Batch &batch,
+                                               int thread, int threads) {
+    const int gates = 4 * L::kHidden, biases = layers * gates, tiles = batch.tiles();
+    const int squares = biases + L::kHidden + 1, count = 4 * (squares + 1);
     for (int i = thread; i < (count + 31) / 32 * 32; i += threads) {
         const int item = i >> 2, lane = i & 3;
         float sum = 0.0f;
@@ -313,7 +276,10 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
         }
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        if (i >= count || lane > 1 || adam.skip) {
+        if (item == squares && lane == 0) {
+            *model.loss = sum / (float)batch.rows;
+        }
+        if (item >= squares || lane > 1 || skip) {
             continue;
         }
         int parameter;
