@@ -203,7 +203,7 @@ template <class R> struct Trainer {
     // block of layer `head`. A barrier must follow before they are read.
     __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int k,
                                                  int head) const {
-        const int slot = th.id;
+        const int slot = computed_here(th.id); // not held for this
         if (slot >= kTilesAhead * kRows) {
             return;
         }
