@@ -5,8 +5,8 @@
 
 `python -m return_predictor.benchmark_table [--check] [README.md] [--results DIR]`; `--check` writes
 nothing and fails if a table is not what the files say. Tables: benchmark, verify, bn-leaky-relu,
-training-speed, evaluation, universe, serving, walk-forward. Everything outside the markers is left
-as it is.
+training-speed, precision, fuse-networks, cpu-lstm, evaluation, universe, serving, walk-forward.
+Everything outside the markers is left as it is.
 """
 
 from __future__ import annotations
@@ -200,6 +200,40 @@ def cpu_lstm(result: dict) -> str:
     return table(head, [[candidate, *cells[candidate]] for candidate in cells])
 
 
+def precision(result: dict) -> str:
+    """Gradients' errors; the columns are the cases in the order of the file."""
+    cells: dict[tuple, dict[str, str]] = {}
+    for row in result["gradients"]:
+        case = f"batch {row['batch']}, slope {row['slope']:g}:"
+        cells.setdefault((row["implementation"], row["precision"]), {})[case] = (
+            f"{row['error']:.2e}"
+        )
+    cases = list(dict.fromkeys(case for own in cells.values() for case in own))
+    rows = [[*key, *(own.get(case, "-") for case in cases)] for key, own in cells.items()]
+    return table(["gradient's error", "precision", *cases], rows)
+
+
+def fuse_networks(result: dict) -> str:
+    rows = [
+        [
+            row["network"],
+            str(row["pairs"]),
+            "equal" if row["bit_equal"] else "**differ**",
+            *(
+                f"{row[f'plain_{what}']:{form}} to {row[f'fused_{what}']:{form}} {unit}"
+                for what, form, unit in (
+                    ("step_ms", ".1f", "ms"),
+                    ("eval_ms", ".2f", "ms"),
+                    ("saved_mb", ",.0f", "MB"),
+                )
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    head = ["network", "pairs:", "bits", "training step:", "inference:", "kept for backward:"]
+    return table(head, rows)
+
+
 TABLES = {
     "benchmark": ("benchmark.json", benchmark),
     "verify": ("verify.json", verify),
@@ -207,6 +241,8 @@ TABLES = {
     "evaluation": ("evaluation.json", evaluation),
     "universe": ("universe.json", universe),
     "training-speed": ("training_speed.json", training_speed),
+    "precision": ("precision.json", precision),
+    "fuse-networks": ("fuse_networks.json", fuse_networks),
     "serving": ("serving.json", serving),
     "cpu-lstm": ("cpu_lstm.json", cpu_lstm),
     "walk-forward": ("walk_forward.json", walk_forward),

@@ -58,10 +58,11 @@ for tool in memcheck racecheck initcheck synccheck; do # side by side: each take
 done
 wait
 found=$(grep -c ^FAIL "$folder/outcomes")
-PYTHONPATH=$here/../reliability "$python" - "$folder/outcomes" "$SECONDS" "$found" <<'PYTHON'
+PYTHONPATH=$here/../reliability "$python" - "$folder/outcomes" "$SECONDS" "$found" "$every" <<'PYTHON'
 import sys, record
 outcomes, seconds, found = open(sys.argv[1]).read().splitlines(), int(sys.argv[2]), int(sys.argv[3])
 record.write_row("compute-sanitizer, each tool after a planted bug that it found", "kernels",
-                 len(outcomes), seconds, found, outcomes=sorted(outcomes), gpu=record.machine()["gpu"])
+                 len(outcomes), seconds, found, outcomes=sorted(outcomes), gpu=record.machine()["gpu"],
+                 command=f"sanitize.sh librp_ops.so {sys.argv[4]}")
 PYTHON
 [ "$found" = 0 ]
