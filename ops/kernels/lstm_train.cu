@@ -59,8 +59,8 @@ template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_tr
 // Pairs of weights dealt evenly to the blocks, whole warps, at most one a thread.
 template <class L> int share_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
     const int pairs = L::partial_pairs(shape.features, shape.layers);
-    const int warps = plan.clusters * shape.layers * 32; // a warp of each block
-    return std::min((pairs + warps - 1) / warps * 32, (int)L::kThreads);
+    const int threads = plan.clusters * shape.layers * 32; // a warp of each block
+    return std::min((pairs + threads - 1) / threads * 32, (int)L::kThreads);
 }
 
 template <class L>

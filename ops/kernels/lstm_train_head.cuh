@@ -1,7 +1,7 @@
 // The head: BatchNorm by the statistics of the whole batch, LeakyReLU, Linear(H, 1), mean squared
 // error, and back to dh of the last time step. A tile's numbers stay in its own block's registers
-// (or its scratch); only sums over tiles cross the grid, added by every block in the same order.
-// No barrier lies before their reading: each number tells by itself that it has been written.
+// (or its scratch); only sums over tiles cross the grid, each made by one warp for all blocks. No
+// barrier lies before their reading: each number tells by itself that it has been written.
 //
 //   xhat = (h - mean) inv_std      a = xhat > 0 ? xhat : slope xhat      y = a . weight + bias
 //   dz = 2 (y - target) / B weight (xhat > 0 ? 1 : slope)
@@ -20,7 +20,7 @@ template <class L> struct HeadShared {
 };
 
 // ---- Numbers that cross the grid carry in their two last bits the stamp of their step: a reader
-// asks until it finds the one it needs. Costs 2^-22 of the number (and turns infinity to NaN), and
+// asks until it finds the one it needs. Costs up to 3/2 2^-22 of the number, towards zero, and
 // saves a fence, an arrival and a wait. A tile misses one step at most (the short last one of an
 // epoch), so that what it left there is two steps old at most and has another stamp.
 __device__ __forceinline__ void publish(float2 *place, float x, float y, uint32_t stamp) {

@@ -22,8 +22,8 @@
 // Across the grid, per step: (1) every tile's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
 // tile's weight gradients are written, (4) the new weights are written. Blocks without a tile join
-// (3) and (4) to share Adam's work. Between arrival and wait at (4) a block gathers its next tile
-// and draws its dropout mask.
+// (3) and (4) to share Adam's work. Layer 0 finds its next tile and draws the dropout mask while
+// the layer above is at its head, and gathers x between arrival and wait at (4).
 //
 // Order of sums. Tiles are numbered by the batch alone, and the block that has a tile adds up its
 // segments, last first; the order of a sum over tiles depends on their numbers alone, so the
@@ -165,7 +165,7 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
                      p.negative_slope, dz, sums, head);
         trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
-    if (trainer.cluster() == 0) { // now that nobody waits for it
+    if (trainer.cluster() == 0) {
         move_running_statistics<L>(th, shared, batch, p.momentum,
                                    p.running_mean + trainer.model() * R::kHidden,
                                    p.running_var + trainer.model() * R::kHidden);
@@ -259,7 +259,7 @@ __device__ __forceinline__ bool update(const Trainer<R> &trainer, const Thread &
     const bool skip =
         update_weights<L>(state, adam, trainer.launch.share, L::partial_pairs(features, R::kLayers),
                           features, batch.tiles(), th.id, wait);
-    // The blocks' last warps first: they have no pair.
+    // The blocks' last warps first: they have the fewest pairs.
     const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
     update_vectors<L>(state, adam, skip, R::kLayers, features, batch,
                       warps_after * threads + (int)blockIdx.x * 32 + th.lane(),

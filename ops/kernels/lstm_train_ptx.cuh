@@ -114,7 +114,7 @@ __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t 
     asm("mapa.shared::cluster.u32 %0,%1,%2;" : "=r"(remote) : "r"(address), "r"(rank));
     return remote;
 }
-// Seen by the other block after any barrier between the two.
+// Seen by the other block after the grid's next barrier.
 __device__ __forceinline__ void store_in_block(uint32_t address, float v) {
     asm volatile("st.shared::cluster.f32 [%0],%1;" ::"r"(address), "f"(v) : "memory");
 }
