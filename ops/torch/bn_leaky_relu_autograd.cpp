@@ -1,8 +1,9 @@
 // Autograd of rp::bn_leaky_relu, and of its backward.
 //
 // Policy: one activation is kept, the input. The output of the BatchNorm, which eager mode keeps
-// for the LeakyReLU, is computed again, from a copy of the bias: as in eager mode the bias may have
-// changed since. A second derivative is left to PyTorch's own operators.
+// for the LeakyReLU, is computed again, from a copy of the bias and, in evaluation, of the running
+// statistics: as in eager mode these may have changed since (training moves the latter unseen). A
+// second derivative is left to PyTorch's own operators.
 #include "bn_leaky_relu_composed.h"
 #include "bn_leaky_relu_dispatch.h"
 #include "transforms.h"
@@ -58,9 +59,13 @@ struct BnLeakyReluFunction : torch::autograd::Function<BnLeakyReluFunction> {
         const auto [output, mean, invstd, kept_bias] =
             dispatch_forward(input, weight, bias, running_mean, running_var, training, momentum,
                              eps, negative_slope);
+        const auto copy = [&](const OptionalTensor &statistic) {
+            return !training && defined(statistic) ? statistic->clone() : at::Tensor();
+        };
         context->save_for_backward(
             {input, value_or_undefined(weight), defined(bias) ? kept_bias : at::Tensor(),
-             value_or_undefined(running_mean), value_or_undefined(running_var), mean, invstd});
+             value_or_undefined(running_mean), value_or_undefined(running_var), mean, invstd,
+             copy(running_mean), copy(running_var)});
         context->saved_data["bias"] = bias; // not a saved variable: those must not change
         context->saved_data["training"] = training;
         context->saved_data["eps"] = eps;
@@ -86,11 +91,12 @@ struct BnLeakyReluFunction : torch::autograd::Function<BnLeakyReluFunction> {
         if (at::GradMode::is_enabled() && bias) {
             bias = with_graph_of(*context->saved_data["bias"].toOptional<at::Tensor>(), *bias);
         }
-        std::tie(result[0], result[1], result[2]) = dispatch_backward(
-            grads[0], saved[0], optional(saved[1]), bias, optional(saved[3]), optional(saved[4]),
-            saved[5], saved[6], context->saved_data["training"].toBool(),
-            context->saved_data["eps"].toDouble(), context->saved_data["negative_slope"].toDouble(),
-            mask);
+        const bool training = context->saved_data["training"].toBool();
+        std::tie(result[0], result[1], result[2]) =
+            dispatch_backward(grads[0], saved[0], optional(saved[1]), bias,
+                              optional(saved[training ? 3 : 7]), optional(saved[training ? 4 : 8]),
+                              saved[5], saved[6], training, context->saved_data["eps"].toDouble(),
+                              context->saved_data["negative_slope"].toDouble(), mask);
         return result;
     }
 };

@@ -31,6 +31,12 @@ at::Tensor copy_of(const OptionalTensor &bias, const at::Tensor &input) {
     return given ? bias->clone() : at::empty({0}, input.options());
 }
 
+// As compilers are told (bn_leaky_relu_meta.cpp): on GPUs PyTorch's result may be laid out
+// otherwise.
+at::Tensor in_told_layout(const at::Tensor &result, const at::Tensor &input) {
+    return result.contiguous(input.suggest_memory_format());
+}
+
 } // namespace
 
 bool set_allow_cudnn(bool allow) {
@@ -49,8 +55,8 @@ ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &we
     const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
     if (input.numel() == 0) {
         const int64_t channels = training ? input.size(1) : 0;
-        return {input.clone(), at::zeros({channels}, statistics), at::zeros({channels}, statistics),
-                copy_of(bias, input)};
+        return {input.clone(input.suggest_memory_format()), at::zeros({channels}, statistics),
+                at::zeros({channels}, statistics), copy_of(bias, input)};
     }
     // Not at::batch_norm: it gives 3-D and more to cuDNN, whatever its arguments say.
     auto [y, mean, invstd] = at::native_batch_norm(input, weight, bias, running_mean, running_var,
@@ -62,7 +68,8 @@ ForwardResult composed_forward(const at::Tensor &input, const OptionalTensor &we
         mean = at::empty({0}, statistics);
         invstd = at::empty({0}, statistics);
     }
-    return {at::leaky_relu(y, negative_slope), mean, invstd, copy_of(bias, input)};
+    return {in_told_layout(at::leaky_relu(y, negative_slope), input), mean, invstd,
+            copy_of(bias, input)};
 }
 
 BackwardResult composed_backward(const at::Tensor &grad_output, const at::Tensor &input,
@@ -82,6 +89,9 @@ BackwardResult composed_backward(const at::Tensor &grad_output, const at::Tensor
     std::apply(
         [&, k = 0](auto &...grad) mutable { ((grad = grad_mask[k++] ? grad : at::Tensor()), ...); },
         grads);
+    if (grad_mask[0]) {
+        std::get<0>(grads) = in_told_layout(std::get<0>(grads), input);
+    }
     return grads;
 }
 

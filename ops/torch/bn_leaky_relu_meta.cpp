@@ -1,4 +1,5 @@
 // Meta: shapes, types and strides of the results, for torch.compile, torch.export and fake tensors.
+// As in eager mode, what is laid out neither way is answered contiguous.
 #include "bn_leaky_relu_composed.h"
 #include "checks.h"
 
@@ -16,8 +17,8 @@ ForwardResult forward_meta(const at::Tensor &input, const OptionalTensor &,
     check_values_per_channel(input, training);
     const c10::SymInt channels = training ? input.sym_size(1) : c10::SymInt(0);
     const auto statistics = input.options().dtype(at::toOpMathType(input.scalar_type()));
-    return {at::empty_like(input), at::empty_symint({channels}, statistics),
-            at::empty_symint({channels}, statistics),
+    return {at::empty_like(input, input.suggest_memory_format()),
+            at::empty_symint({channels}, statistics), at::empty_symint({channels}, statistics),
             bias && bias->defined() ? at::empty_like(*bias) : at::empty({0}, input.options())};
 }
 
@@ -28,7 +29,7 @@ BackwardResult backward_meta(const at::Tensor &, const at::Tensor &input,
                              std::array<bool, 3> grad_mask) {
     at::Tensor grad_input, grad_weight, grad_bias;
     if (grad_mask[0]) {
-        grad_input = at::empty_like(input);
+        grad_input = at::empty_like(input, input.suggest_memory_format());
     }
     if (grad_mask[1]) {
         grad_weight = at::empty_like(*weight);

@@ -39,7 +39,7 @@ def bn_leaky_relu(
         ``input`` and the parameters must not be modified in place before the backward pass.
 
     Raises:
-        ValueError: one value per channel in training.
+        ValueError: one value per channel in training, or ``eps`` not positive.
         RuntimeError: the channels, types or devices don't fit, or evaluation without statistics.
 
     >>> import torch.nn.functional as F
@@ -48,6 +48,8 @@ def bn_leaky_relu(
     >>> torch.equal(bn_leaky_relu(x, mean, var, training=True, negative_slope=0.2), pair)
     True
     """
+    if eps <= 0:
+        raise ValueError(f"batch_norm eps must be positive, but got {eps}")
     return torch.ops.rp.bn_leaky_relu(
         input, weight, bias, running_mean, running_var, training, momentum, eps, negative_slope
     )

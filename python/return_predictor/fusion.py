@@ -6,12 +6,18 @@ is replaced where it stands and the LeakyReLU by a placeholder: names, order and
 stay. Only where the activation is no module of its own (``F.leaky_relu``, or one LeakyReLU used in
 other places too) is the forward around it replaced by its traced form.
 
-Policy: a pair is left alone, and reported, unless replacing it is certain to keep the result.
+Policy: a pair is left alone, and reported, unless replacing it is certain to keep the result. So a
+forward is not traced for what a graph does not keep (arguments that may be absent, another grad mode
+or autocast inside, attributes that it sets); and what lies inside a module that can't be traced is
+left alone unless that module's source only ever calls it.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import textwrap
 from collections import Counter
 
 import torch
@@ -31,7 +37,12 @@ _HOOKS = (
     "_forward_pre_hooks",
     "_backward_hooks",
     "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
 )
+_CONTAINERS = (torch.nn.ModuleList, torch.nn.ModuleDict)
 
 
 @dataclasses.dataclass
@@ -64,6 +75,7 @@ class Fused(torch.nn.Identity):
     def __init__(self, activation: torch.nn.Module) -> None:
         super().__init__()
         self.replaced = (activation,)  # in a tuple: no child of this module
+        self.negative_slope = activation.negative_slope
 
 
 @dataclasses.dataclass
@@ -79,8 +91,22 @@ class _Site:
 
 
 class _ShallowTracer(fx.Tracer):
+    def trace(self, root, *arguments):
+        self.modes = _modes()
+        return super().trace(root, *arguments)
+
     def is_leaf_module(self, module, qualified_name) -> bool:
         return True
+
+    def create_node(self, *arguments, **options):
+        if _modes() != self.modes:
+            raise ValueError("its forward changes the grad mode or autocast")
+        return super().create_node(*arguments, **options)
+
+
+def _modes():
+    autocast = tuple(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast
 
 
 def fuse(model: torch.nn.Module) -> torch.nn.Module:
@@ -89,7 +115,8 @@ def fuse(model: torch.nn.Module) -> torch.nn.Module:
     Returns the model (another object only where the model's own forward calls ``F.leaky_relu``),
     with a :class:`FuseReport` as its attribute ``fuse_report``. Parameters, buffers and
     ``state_dict`` keys stay the same objects and names. Call it before ``DistributedDataParallel``
-    and ``torch.compile``. A forward that depends on the data or on ``training`` is left alone.
+    and ``torch.compile``. A forward that depends on the data, on arguments that may be absent or on
+    ``training`` is left alone; one that depends on attributes is taken as it runs now.
 
     >>> model = torch.nn.Sequential(
     ...     torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.LeakyReLU(0.2)
@@ -117,24 +144,33 @@ def fuse(model: torch.nn.Module) -> torch.nn.Module:
         for node in graph.nodes
         if node.op == "call_module"
     )
+    uncertain = _used_by_untraced(names, graphs)
     sites = []
     for owner, graph in graphs.items():
         for site in _sites(owner, graph):
-            why = _obstacle(site, names, calls)
+            why = uncertain.get(owner) or _obstacle(site, names, calls)
             if why:
                 report.skipped[names[site.norm][0]] = why
             else:
                 sites.append(site)
 
     uses = Counter(site.activation for site in sites if site.activation is not None)
+
+    def replaces_activation(site) -> bool:
+        act = site.activation
+        return act is not None and uses[act] == calls[act] and len(names[act]) == 1
+
     for site in sites:
+        why = None if replaces_activation(site) else _obstacle_to_rewriting(site.owner)
+        if why:
+            report.skipped[names[site.norm][0]] = why
+            continue
         layer = _LAYERS[type(site.norm)].from_modules(site.norm, torch.nn.LeakyReLU(site.slope))
         layer.replaced = (site.norm,)
         replacements[site.norm] = layer
         report.fused.append(names[site.norm][0])
-        act = site.activation
-        if act is not None and uses[act] == calls[act] and len(names[act]) == 1:
-            replacements[act] = Fused(act)
+        if replaces_activation(site):
+            replacements[site.activation] = Fused(site.activation)
         else:
             site.act_node.replace_all_uses_with(site.norm_node)
             graphs[site.owner].erase_node(site.act_node)
@@ -150,7 +186,8 @@ def fuse(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def unfuse(model: torch.nn.Module) -> torch.nn.Module:
-    """Undo :func:`fuse`: put the replaced modules back, with the parameters as they are now.
+    """Undo :func:`fuse`: put the replaced modules back, with the parameters, ``eps`` and
+    ``momentum`` as they are now.
 
     Layers that the model was built with, as ``BatchNormLeakyReLU2d(64)``, stay.
     """
@@ -167,6 +204,8 @@ def unfuse(model: torch.nn.Module) -> torch.nn.Module:
             original.training = module.training
         else:
             original.train(module.training)
+        if type(module) in _LAYERS.values():
+            original.eps, original.momentum = module.eps, module.momentum
     model = _substitute(model, originals)
     model.__dict__.pop("fuse_report", None)
     return model
@@ -183,26 +222,91 @@ def _substitute(model, replacements):
 def _trace_all(names, report) -> dict[torch.nn.Module, fx.Graph]:
     graphs = {}
     for module, (name, *_) in names.items():
-        containers = (torch.nn.ModuleList, torch.nn.ModuleDict)
-        leaf = not module._modules or isinstance(module, containers) or _has_own_activation(module)
-        if leaf or type(module) in _LAYERS.values():
+        if _is_leaf(module):
             continue
-        training = module.training
         try:
-            module.training = True
-            graph = _ShallowTracer().trace(module)
-            module.training = False
-            other = _ShallowTracer().trace(module)
-            if str(graph) != str(other):
-                raise ValueError("its forward depends on training")
-            graphs[module] = graph
+            graphs[module] = _trace(module)
         except Exception as error:  # whatever a user's forward raises when it is given a proxy
             if any(type(child) in _LAYERS for child in module.children()):
                 message = (str(error) or type(error).__name__).splitlines()[0]
                 report.skipped[name] = f"can't be traced: {message}"
-        finally:
-            module.training = training
     return graphs
+
+
+def _is_leaf(module) -> bool:
+    """Whether it has no forward of its own to be traced."""
+    ours = type(module) in _LAYERS.values() or _has_own_activation(module)
+    return not module._modules or isinstance(module, _CONTAINERS) or ours
+
+
+def _trace(module) -> fx.Graph:
+    """Its forward as a graph; the module is left as it was.
+
+    Raises:
+        ValueError, or whatever the forward raises: there is no graph that does the same.
+    """
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.default is not parameter.empty or parameter.kind not in plain:
+            raise ValueError("its forward has optional arguments")
+    before = dict(module.__dict__)
+    registries = {name: dict(before[name]) for name in ("_parameters", "_buffers", "_modules")}
+    buffers = [(b, b._version, b.detach().clone()) for b in module._buffers.values() if b is not None]
+    try:
+        module.training = True
+        graph = _ShallowTracer().trace(module)
+        module.training = False
+        if str(graph) != str(_ShallowTracer().trace(module)):
+            raise ValueError("its forward depends on training")
+    finally:
+        after = dict(module.__dict__)
+        module.__dict__.clear()
+        module.__dict__.update(before)
+        sets = [k for k in after.keys() | before.keys() if after.get(k) is not before.get(k)]
+        for name, registry in registries.items():
+            sets += [name] if before[name] != registry else []
+            before[name].clear()
+            before[name].update(registry)
+        for buffer, version, value in buffers:
+            if buffer._version != version:
+                sets.append("_buffers")
+                buffer.detach().copy_(value)
+    if set(sets) - {"training"}:
+        raise ValueError("its forward makes tensors or sets attributes")
+    return graph
+
+
+def _used_by_untraced(names, graphs) -> dict[torch.nn.Module, str]:
+    """Modules that one without a graph may use otherwise than by calling them, and why."""
+    uncertain = {}
+    for module, (name, *_) in names.items():
+        if _is_leaf(module) or module in graphs:
+            continue
+        for child in module._modules.keys() - _only_called(module):
+            if module._modules[child] is not None:
+                for inner in module._modules[child].modules():
+                    uncertain[inner] = f"{name or 'the model'} may use it in another way"
+    return uncertain
+
+
+def _only_called(module) -> set[str]:
+    """Names of the children that the source of its class only ever calls."""
+    others = set()
+    for kind in type(module).__mro__[: type(module).__mro__.index(torch.nn.Module)]:
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        except (OSError, TypeError, SyntaxError):
+            return set()
+        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                if node.attr in ("children", "modules", "_modules", "get_submodule", "__dict__"):
+                    return set()
+                if id(node) not in called:
+                    others.add(node.attr)
+            elif isinstance(node, ast.Name) and node.id in ("getattr", "vars"):
+                return set()
+    return set(module._modules) - others
 
 
 def _sites(owner, graph):
@@ -237,6 +341,27 @@ def _obstacle(site, names, calls) -> str | None:
     for module in (site.norm, site.activation):
         if module is not None and any(getattr(module, hooks, None) for hooks in _HOOKS):
             return f"{names[module][0]} has hooks"
+        if module is not None and "forward" in module.__dict__:
+            return f"{names[module][0]} has another forward than its class"
+    if site.norm._non_persistent_buffers_set:
+        return "some of its buffers are not persistent"
+    return None
+
+
+def _obstacle_to_rewriting(owner) -> str | None:
+    """Why a GraphModule can't stand in its place, which has its forward and its state alone."""
+    if any(getattr(owner, hooks, None) for hooks in _HOOKS):
+        return "the module around it, whose forward would be rewritten, has hooks"
+    kinds = type(owner).__mro__[: type(owner).__mro__.index(torch.nn.Module)]
+    methods = {
+        name
+        for kind in kinds
+        for name, value in vars(kind).items()
+        if name != "forward" and not name.startswith("__")
+        if callable(value) or isinstance(value, (property, staticmethod, classmethod))
+    }
+    if methods:
+        return f"the module around it has more than a forward: {', '.join(sorted(methods))}"
     return None
 
 
@@ -269,5 +394,7 @@ def _rewritten(owner, graph) -> fx.GraphModule:
     module._parameters = dict(owner._parameters)
     module._buffers = dict(owner._buffers)
     module._non_persistent_buffers_set = set(owner._non_persistent_buffers_set)
+    for name, value in owner.__dict__.items():
+        module.__dict__.setdefault(name, value)
     module.replaced = (owner,)
     return module

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
 op = torch.ops.rp.bn_leaky_relu
 MOMENTUM, EPS, SLOPE = 0.1, 1e-5, 0.3
@@ -92,6 +93,42 @@ def test_opcheck_passes(training, affine):
         torch.ops.rp.bn_leaky_relu_backward,
         (detached[0], *detached, mean, var, batch_mean, invstd, training, EPS, SLOPE, mask),
     )
+
+
+@pytest.mark.parametrize(
+    "permute", [lambda x: x.transpose(1, 2), lambda x: x[..., 0].mT[1], lambda x: x[:, ::2]]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_layout_of_results_is_what_compilers_are_told(training, permute):
+    x = permute(torch.randn(4, 6, 5, 3))
+    weight, bias, mean, var = torch.rand(4, x.shape[1]).unbind()
+    fake = FakeTensorMode()
+
+    def check(op, *arguments):
+        results = op(*arguments)
+        told = op(*(fake.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
+        assert [t.stride() for t in told] == [t.stride() for t in results]
+        return results
+
+    ops = torch.ops.rp
+    output, batch_mean, invstd, _ = check(
+        ops.bn_leaky_relu_forward, x, weight, bias, mean, var, training, MOMENTUM, EPS, SLOPE
+    )
+    check(
+        ops.bn_leaky_relu_backward, torch.ones_like(output), x, weight, bias, mean, var, batch_mean,
+        invstd, training, EPS, SLOPE, [True] * 3,
+    )  # fmt: skip
+
+
+def test_training_between_evaluation_and_its_backward_changes_no_gradient():
+    gradients = []
+    for trains in (False, True):
+        x, weight, bias, mean, var = tensors()
+        loss = fused(x, weight, bias, mean, var, False).square().sum()
+        if trains:  # moves the running statistics
+            fused(x.detach() * 2 + 3, weight, bias, mean, var, True)
+        gradients.append(torch.autograd.grad(loss, (x, weight, bias)))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
 
 
 @pytest.mark.parametrize("training", [True, False])

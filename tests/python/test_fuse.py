@@ -192,6 +192,27 @@ def computed_slope(m, x):
     return F.leaky_relu(m.bn(x), x.shape[1] / 10)
 
 
+def without_grad(m, x):
+    with torch.no_grad():
+        y = m.bn(x)
+    return m.act(y)
+
+
+def under_autocast(m, x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return m.act(m.bn(x))
+
+
+def counts_its_calls(m, x):
+    m.calls = getattr(m, "calls", 0) + 1
+    return m.act(m.bn(x))
+
+
+def remembers(m, x):
+    m.last = x
+    return m.act(m.bn(x))
+
+
 @pytest.mark.parametrize(
     "forward, place, reason",
     [
@@ -200,13 +221,18 @@ def computed_slope(m, x):
         (depends_on_training, "", "can't be traced: its forward depends on training"),
         (called_twice, "bn", "it is called in more than one place"),
         (computed_slope, "bn", "the slope of its LeakyReLU is computed"),
+        (without_grad, "", "can't be traced: its forward changes the grad mode or autocast"),
+        (under_autocast, "", "can't be traced: its forward changes the grad mode or autocast"),
+        (counts_its_calls, "", "can't be traced: its forward makes tensors or sets attributes"),
+        (remembers, "", "can't be traced: its forward makes tensors or sets attributes"),
     ],
 )
 def test_pair_that_may_not_be_replaced_is_left_alone_and_reported(forward, place, reason):
     model = Custom(forward)
-    before = [type(m) for m in model.modules()]
+    before, attributes = [type(m) for m in model.modules()], set(model.__dict__)
     report = fuse(model).fuse_report
     assert [type(m) for m in model.modules()] == before
+    assert set(model.__dict__) - {"fuse_report"} == attributes
     assert report.fused == [] and list(report.skipped) == [place]
     assert reason in report.skipped[place] and reason in str(report)
 
@@ -217,28 +243,95 @@ def test_pair_with_hook_is_left_alone():
     assert fuse(model).fuse_report.skipped == {"3": "3 has hooks"}
 
 
+def test_norm_that_is_not_as_its_class_makes_it_is_left_alone():
+    model = nn.Sequential(*(nn.Sequential(nn.BatchNorm2d(3), nn.LeakyReLU()) for _ in range(3)))
+    model[0][0].forward = lambda x: x
+    model[1][0].register_buffer("running_mean", torch.zeros(3), persistent=False)
+    model[2][0].register_state_dict_post_hook(lambda *_: None)
+    assert fuse(model).fuse_report.skipped == {
+        "0.0": "0.0 has another forward than its class",
+        "1.0": "some of its buffers are not persistent",
+        "2.0": "2.0 has hooks",
+    }
+
+
+class OptionalArgument(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn, self.act = nn.BatchNorm2d(3), nn.LeakyReLU(0.2)
+
+    def forward(self, x, skip=None):
+        y = self.bn(x)
+        return y if skip is None else self.act(y) + skip
+
+
+def test_forward_with_an_argument_that_may_be_absent_is_left_alone():
+    report = fuse(OptionalArgument()).fuse_report
+    assert report.fused == []
+    assert report.skipped == {"": "can't be traced: its forward has optional arguments"}
+
+
+class Taps(nn.Module):
+    """Can't be traced; one of its blocks is only ever called."""
+
+    def __init__(self):
+        super().__init__()
+        blocks = [nn.Sequential(nn.BatchNorm2d(3), nn.LeakyReLU(0.2)) for _ in range(3)]
+        self.called, self.sliced, self.looped = blocks
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            return x
+        x = self.sliced[:-1](self.called(x))
+        taken = [x]
+        for layer in self.looped:
+            taken.append(layer(taken[-1]))
+        return torch.cat(taken)
+
+
+def test_only_what_an_untraced_forward_calls_as_a_whole_is_fused_inside_it():
+    model, input = Taps(), torch.randn(2, 3, 4, 4)
+    expected = copy.deepcopy(model)(input)
+    report = fuse(model).fuse_report
+    assert report.fused == ["called.0"]
+    assert report.skipped == {
+        "sliced.0": "the model may use it in another way",
+        "looped.0": "the model may use it in another way",
+    }
+    assert same_bits(model(input).detach(), expected.detach())
+
+
+class WithMethod(Functional):
+    def extra(self):
+        return self.scale
+
+
+def test_module_whose_forward_alone_would_stay_is_not_rewritten():
+    hooked = Functional()
+    hooked.register_forward_hook(lambda *_: None)
+    reasons = [fuse(nn.Sequential(m)).fuse_report.skipped["0.bn"] for m in (WithMethod(), hooked)]
+    assert reasons[0] == "the module around it has more than a forward: extra"
+    assert reasons[1] == "the module around it, whose forward would be rewritten, has hooks"
+
+
+def test_rewritten_module_keeps_its_attributes_and_fused_activation_its_slope():
+    model = nn.Sequential(Functional(modes=False), nn.BatchNorm2d(4), nn.LeakyReLU(0.3))
+    fused = fuse(model)
+    assert fused[0].modes is False and fused[2].negative_slope == 0.3
+
+
+def test_unfuse_keeps_eps_and_momentum_as_they_are_now():
+    fused = fuse(dcgan_discriminator())
+    fused[3].eps, fused[3].momentum = 1e-3, 0.5
+    norm = unfuse(fused)[3]
+    assert (norm.eps, norm.momentum) == (1e-3, 0.5)
+
+
 def test_norm_shared_by_two_places_is_left_alone():
     norm = nn.BatchNorm2d(3)
     model = nn.Sequential(norm, nn.LeakyReLU(), nn.Sequential(norm, nn.LeakyReLU()))
     assert fuse(model).fuse_report.fused == []
     assert fuse(model).fuse_report.skipped["0"] == "it is called in more than one place"
-
-
-def test_layers_of_sequential_taken_one_by_one_are_left_alone():
-    class Taps(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.features = nn.Sequential(nn.BatchNorm2d(3), nn.LeakyReLU(0.2))
-
-        def forward(self, x):
-            taken = []
-            for layer in self.features:
-                x = layer(x)
-                taken.append(x)
-            return taken
-
-    model = Taps()
-    assert fuse(model).fuse_report.fused == []
 
 
 def test_other_norms_and_activations_stay():

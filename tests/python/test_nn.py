@@ -163,3 +163,9 @@ def test_package_names_its_parts():
     assert set(return_predictor.__all__) <= set(dir(return_predictor))
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         return_predictor.absent
+
+
+def test_function_refuses_eps_as_eager_does():
+    x, mean, var = torch.randn(4, 3), torch.zeros(3), torch.ones(3)
+    with pytest.raises(ValueError, match="eps must be positive, but got 0"):
+        return_predictor.bn_leaky_relu(x, mean, var, eps=0.0)
