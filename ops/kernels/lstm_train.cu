@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 
 #include "lstm_train_kernels.h"
 #include "lstm_train_layout.cuh"
@@ -12,61 +11,49 @@ using namespace rp_lstm;
 
 namespace {
 
-constexpr size_t kSharedBytes = 227 * 1024; // of a block on Hopper
-constexpr int kMaxBatch = 1 << 14;          // a tile's weight gradients take 100 or 200 KB
-
-// Two mma's rows side by side where a Hopper GPU would have more than one tile a block; by the
-// batch alone, as the order of sums depends on it. 32-bit operands have no registers for it.
-int abreast_of(const rp_lstm_train_shape &shape) {
-    const bool small = shape.precision == RP_LSTM_FP16 || shape.precision == RP_LSTM_BF16;
-    return small && shape.batch > 512 ? 2 : 1;
-}
+constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
+constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
+constexpr int kMaxBatch = 1 << 14;               // a tile's weight gradients take 100 or 200 KB
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
-    const int abreast = abreast_of(shape);
     switch (shape.precision) {
     case RP_LSTM_FP16:
-        return lstm_train_kernel_fp16(shape.hidden, shape.layers, abreast);
+        return lstm_train_kernel_fp16(shape.hidden, shape.layers);
     case RP_LSTM_BF16:
-        return lstm_train_kernel_bf16(shape.hidden, shape.layers, abreast);
+        return lstm_train_kernel_bf16(shape.hidden, shape.layers);
     case RP_LSTM_TF32:
-        return lstm_train_kernel_tf32(shape.hidden, shape.layers, abreast);
+        return lstm_train_kernel_tf32(shape.hidden, shape.layers);
     case RP_LSTM_FP32:
-        return lstm_train_kernel_fp32(shape.hidden, shape.layers, abreast);
+        return lstm_train_kernel_fp32(shape.hidden, shape.layers);
     }
     return nullptr;
 }
 
 // use(Layout()) with a layout of the shape's sizes.
 template <class Use> auto with_layout(const rp_lstm_train_shape &shape, const Use &use) {
-    const auto of_hidden = [&](auto operand, auto abreast) {
+    const auto of_hidden = [&](auto operand) {
         using Op = decltype(operand);
-        return shape.hidden == 64 ? use(Layout<64, Op, abreast>()) : use(Layout<32, Op, abreast>());
+        return shape.hidden == 64 ? use(Layout<64, Op>()) : use(Layout<32, Op>());
     };
-    const std::integral_constant<int, 1> one;
-    const std::integral_constant<int, 2> two;
     switch (shape.precision) {
     case RP_LSTM_TF32:
-        return of_hidden(Tf32(), one);
+        return of_hidden(Tf32());
     case RP_LSTM_FP32:
-        return of_hidden(Fp32(), one);
-    default: // Bf16's is the same as Fp16's
-        return abreast_of(shape) == 2 ? of_hidden(Fp16(), two) : of_hidden(Fp16(), one);
+        return of_hidden(Fp32());
+    default:
+        return of_hidden(Fp16()); // or Bf16: the same
     }
 }
 
 // Segments as long as fit in shared memory; the first has what is left.
 template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape) {
-    constexpr int N = L::kAbreast;
-    constexpr size_t kStaticBytes = (3 + 13 * N) * 1024; // BlockShared, rounded up
-    int steps = std::min(shape.time_steps, kMaxSlots / N);
-    while (SharedPlan<L>::bytes(steps * N, shape.layers) > kSharedBytes - kStaticBytes) {
+    int steps = std::min(shape.time_steps, kMaxSegment);
+    while (SharedPlan<L>::bytes(steps, shape.layers) > kSharedBytes - kStaticSharedBytes) {
         --steps;
     }
-    plan->tiles = (shape.batch + L::kRows - 1) / L::kRows;
     plan->segment_steps = steps;
     plan->segments = (shape.time_steps + steps - 1) / steps;
-    plan->shared_bytes = SharedPlan<L>::bytes(steps * N, shape.layers);
+    plan->shared_bytes = SharedPlan<L>::bytes(steps, shape.layers);
 }
 
 // Pairs of weights dealt evenly to the blocks, whole warps, at most one a thread.
@@ -92,9 +79,8 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     w.statistics = take((tiles + 1) * L::kHidden * sizeof(float2));
     w.sums = take((tiles + 1) * L::kHidden * sizeof(float2));
     w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
-    const size_t cells = L::kThreads * sizeof(typename L::Cells); // a number of each
-    w.cells = take(tiles * shape.layers * kCellScratch * cells);
-    w.starts = take(plan.segments > 1 ? pieces * shape.layers * 2 * cells : 0);
+    w.cells = take(tiles * shape.layers * kCellScratch * L::kThreads * sizeof(float2));
+    w.starts = take(plan.segments > 1 ? pieces * shape.layers * L::kThreads * sizeof(float4) : 0);
     w.bias = take(tiles * shape.layers * L::kThreads * sizeof(float));
     w.partial = take(tiles * L::partial_pairs(shape.features, shape.layers) *
                      sizeof(typename L::Operand::Sum));
@@ -175,6 +161,7 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
         return cudaErrorInvalidValue;
     }
     *plan = {};
+    plan->tiles = (shape->batch + kRows - 1) / kRows;
     with_layout(*shape, [&](auto layout) { plan_segments<decltype(layout)>(plan, *shape); });
     const void *kernel = find_kernel(*shape);
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

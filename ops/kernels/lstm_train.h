@@ -39,7 +39,7 @@ typedef struct rp_lstm_train_shape {
 typedef struct rp_lstm_train_plan {
     int32_t models_per_launch; /* all of them on the device at once */
     int32_t clusters;          /* of each model; one thread block a layer */
-    int32_t tiles;             /* of 8 batch rows each, or 16 of large batches */
+    int32_t tiles;             /* of 8 batch rows each */
     int32_t segments;          /* the T time steps in runs that fit in shared memory */
     int32_t segment_steps;     /* of every run but the first, which has the rest */
     size_t shared_bytes;       /* of a block */

@@ -28,19 +28,18 @@ __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, con
 }
 
 // What a thread carries from one time step to the one before, over segments too.
-template <class L> struct BackwardState {
-    typename L::Cells dh, dc;
-    typename L::Cells cell; // c of the time step to come
-    float bias[4];          // sum of d(gates) of unit, float
+struct BackwardState {
+    float dh[2], dc[2];
+    float cell[2]; // c of the time step to come
+    float bias[4]; // sum of d(gates) of unit, float
 };
 
 template <class R>
 __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeights<R> &w,
-                                                 const Segment &segment,
-                                                 const KeepBits<typename R::L> &keep, bool top,
-                                                 BackwardState<typename R::L> &state) {
+                                                 const Segment &segment, const KeepBits &keep,
+                                                 bool top, BackwardState &state) {
     using Op = typename R::Operand;
-    constexpr int kGroups = R::kBackwardGroups, N = R::kAbreast, kCells = R::kCells;
+    constexpr int kGroups = R::kBackwardGroups;
     constexpr int kUnitBytes = 4 * R::kBytes; // of a unit's d(gates) in one row
     const int row0 = 2 * th.q(), place = th.unit() * kUnitBytes;
     const uint32_t store0 = place / kGateRow * kGatePart + row0 * kGateRow +
@@ -51,182 +50,150 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         R::kSendsGradient ? address_in_block(th.input_gradient, 0) + th.id * 8 : 0;
     const uint32_t below_full = R::kSendsGradient ? address_in_block(th.full, 0) : 0;
 
-    const SegmentKeepBits<typename R::L> kept(keep, segment);
+    const SegmentKeepBits kept(keep, segment);
     // Coefficients of dh and dc in the gate gradients, made one time step ahead.
-    float to_o[kCells], to_c[kCells], to_i[kCells], to_f[kCells], to_g[kCells], forget[kCells];
-    typename Op::Gates gates[N];
-    float2 previous_cell[N];
-    auto load = [&](int t, int n) {
-        const uint32_t slot = th.slots + (t * N + n) * R::kSlotBytes;
-        gates[n].load(slot, th.id, R::kThreads);
-        previous_cell[n] = load_shared_float2(slot + R::kCell + th.id * 8);
+    float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
+    typename Op::Gates gates;
+    float2 previous_cell;
+    auto load = [&](int t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
+        gates.load(slot, th.id, R::kThreads);
+        previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
     };
-    auto coefficients = [&](int n, bool last_time_step) {
+    auto coefficients = [&](bool last_time_step) {
         float i[2], f[2], g[2], o[2];
-        gates[n].get(i, f, g, o);
-        const float before[2] = {previous_cell[n].x, previous_cell[n].y};
+        gates.get(i, f, g, o);
+        const float before[2] = {previous_cell.x, previous_cell.y};
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
-            const int e = 2 * n + k;
+        for (int e = 0; e < 2; ++e) {
             if (last_time_step) {
-                state.cell.v[e] = fmaf(f[k], before[k], i[k] * g[k]);
+                state.cell[e] = fmaf(f[e], before[e], i[e] * g[e]);
             }
-            const float tanh_c = Op::tanh(state.cell.v[e]);
-            to_o[e] = tanh_c * fmaf(-o[k], o[k], o[k]);
-            to_c[e] = o[k] * fmaf(-tanh_c, tanh_c, 1.0f);
-            to_i[e] = g[k] * fmaf(-i[k], i[k], i[k]);
-            to_f[e] = before[k] * fmaf(-f[k], f[k], f[k]);
-            to_g[e] = i[k] * fmaf(-g[k], g[k], 1.0f);
-            forget[e] = f[k];
-            state.cell.v[e] = before[k];
+            const float tanh_c = Op::tanh(state.cell[e]);
+            to_o[e] = tanh_c * fmaf(-o[e], o[e], o[e]);
+            to_c[e] = o[e] * fmaf(-tanh_c, tanh_c, 1.0f);
+            to_i[e] = g[e] * fmaf(-i[e], i[e], i[e]);
+            to_f[e] = before[e] * fmaf(-f[e], f[e], f[e]);
+            to_g[e] = i[e] * fmaf(-g[e], g[e], 1.0f);
+            forget[e] = f[e];
+            state.cell[e] = before[e];
         }
     };
-    auto gradient_from_above = [&](int t, int n) {
-        return load_shared_float2(th.input_gradient + (t * N + n) * kGradientStride + th.id * 8);
+    auto gradient_from_above = [&](int t) {
+        return load_shared_float2(th.input_gradient + t * kGradientStride + th.id * 8);
     };
-    auto add_gradient_from_above = [&](int t, int n, const float2 &dx) {
-        state.dh.v[2 * n] = fmaf(dx.x, kept.factor(2 * n, t), state.dh.v[2 * n]);
-        state.dh.v[2 * n + 1] = fmaf(dx.y, kept.factor(2 * n + 1, t), state.dh.v[2 * n + 1]);
+    auto add_gradient_from_above = [&](int t, const float2 &dx) {
+        state.dh[0] = fmaf(dx.x, kept.factor(0, t), state.dh[0]);
+        state.dh[1] = fmaf(dx.y, kept.factor(1, t), state.dh[1]);
     };
 
-    const int last = segment.count - 1;
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-        load(last, n);
-        coefficients(n, top);
-        if (last > 0) {
-            load(last - 1, n);
-        }
+    load(segment.count - 1);
+    coefficients(top);
+    if (segment.count > 1) {
+        load(segment.count - 2);
     }
-    __syncthreads(); // every thread has read the gates that d(gates) of two time steps overwrite
-#pragma unroll
-    for (int n = 0; R::kReceivesGradient && n < N; ++n) {
-        th.receive(last * N + n, false);
-        add_gradient_from_above(last, n, gradient_from_above(last, n));
+    __syncthreads(); // every thread has read the gates that d(gates) of two slots overwrite
+    if (R::kReceivesGradient) {
+        th.receive(segment.count - 1, false);
+        add_gradient_from_above(segment.count - 1, gradient_from_above(segment.count - 1));
     }
 #pragma unroll 1
-    for (int t = last; t >= 0; --t) {
-        const uint32_t slot = th.slots + t * N * R::kSlotBytes;
-        float d[kCells][4];
-        auto add_bias = [&]() {
+    for (int t = segment.count - 1; t >= 0; --t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
+        float d[2][4];
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-#pragma unroll
-                for (int n = 0; n < N; ++n) {
-                    state.bias[k] += d[2 * n][k] + d[2 * n + 1][k];
-                }
-            }
-        };
-#pragma unroll
-        for (int e = 0; e < kCells; ++e) {
-            const float dc = fmaf(state.dh.v[e], to_c[e], state.dc.v[e]);
+        for (int e = 0; e < 2; ++e) {
+            const float dc = fmaf(state.dh[e], to_c[e], state.dc[e]);
             d[e][0] = dc * to_i[e];
             d[e][1] = dc * to_f[e];
             d[e][2] = dc * to_g[e];
-            d[e][3] = state.dh.v[e] * to_o[e];
-            state.dc.v[e] = dc * forget[e];
-            const uint32_t to = slot + (e >> 1) * R::kSlotBytes + store0;
-            store_pairs(e & 1 ? (to ^ R::kOddRow) + kGateRow : to, Op::pack(d[e][0], d[e][1]),
-                        Op::pack(d[e][2], d[e][3]));
+            d[e][3] = state.dh[e] * to_o[e];
+            state.dc[e] = dc * forget[e];
+            store_pairs(e ? ((slot + store0) ^ R::kOddRow) + kGateRow : slot + store0,
+                        Op::pack(d[e][0], d[e][1]), Op::pack(d[e][2], d[e][3]));
         }
         const bool product = R::kSendsGradient || segment.first + t > 0;
         if (!product) {
-            add_bias();
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                state.bias[k] += d[0][k] + d[1][k];
+            }
             break;
         }
         __syncthreads(); // d(gates) of all units are in the slot
         const bool receives = R::kReceivesGradient && t > 0;
-        bool arrived[N];
-        float2 dx[N];
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            arrived[n] = receives && th.has_arrived((t - 1) * N + n);
-            dx[n] = receives ? gradient_from_above(t - 1, n) : make_float2(0.0f, 0.0f);
-        }
+        const bool arrived = receives && th.has_arrived(t - 1);
+        float2 dx = receives ? gradient_from_above(t - 1) : make_float2(0.0f, 0.0f);
         constexpr int kPart = kGroups < 8 ? kGroups / 2 : 4, kParts = kGroups / kPart;
         uint4 b[2][kPart]; // two parts of the k: one arrives while the other is multiplied
-        auto load_part = [&](int n, int part) {
+        auto load_part = [&](int part) {
 #pragma unroll
             for (int j = 0; j < kPart; ++j) {
                 const int group = part * kPart + j; // of 4 in a row
-                b[part & 1][j] =
-                    load_shared16(((slot + n * R::kSlotBytes + fragment) ^ (group & 1) << 6) +
-                                  (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
+                b[part & 1][j] = load_shared16(((slot + fragment) ^ (group & 1) << 6) +
+                                               (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
             }
         };
-        float chain[N][4][4];
-        auto multiply_part = [&](int n, int part) {
+        float chain[4][4];
+        auto multiply_part = [&](int part) {
 #pragma unroll
             for (int j = 0; j < kPart; ++j) {
                 const int group = part * kPart + j;
                 const uint4 k = b[part & 1][j];
-                float(&c0)[4] = chain[n][2 * (j & 1)];
-                float(&c1)[4] = chain[n][2 * (j & 1) + 1];
+                float(&c0)[4] = chain[2 * (j & 1)];
+                float(&c1)[4] = chain[2 * (j & 1) + 1];
                 Op::mma(c0, w.fragment[group][0], k.x, k.y);
                 Op::mma(c1, w.fragment[group][1], k.z, k.w);
             }
         };
-        load_part(0, 0);
-        load_part(0, 1);
+        load_part(0);
+        load_part(1);
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                float(&zero)[4] = chain[n][k];
-                zero[0] = zero[1] = zero[2] = zero[3] = 0.0f;
-            }
+        for (int k = 0; k < 4; ++k) {
+            chain[k][0] = chain[k][1] = chain[k][2] = chain[k][3] = 0.0f;
         }
         // Nobody waits for these: they fill the time of the loads above. At t = 0 the coefficients
         // are those of slot 0 again, of no use and no harm.
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            coefficients(n, false);
-            if (t > 1) {
-                load(t - 2, n);
-            }
+        coefficients(false);
+        if (t > 1) {
+            load(t - 2);
         }
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
+        for (int part = 0; part < kParts; ++part) {
+            multiply_part(part);
+            if (part + 2 < kParts) {
+                load_part(part + 2);
+            }
+            if (part == 0) {
 #pragma unroll
-            for (int part = 0; part < kParts; ++part) {
-                multiply_part(n, part);
-                if (part + 2 < kParts) {
-                    load_part(n, part + 2);
-                } else if (n + 1 < N) {
-                    load_part(n + 1, part + 2 - kParts);
-                }
-                if (n == 0 && part == 0) {
-                    add_bias();
+                for (int k = 0; k < 4; ++k) {
+                    state.bias[k] += d[0][k] + d[1][k];
                 }
             }
         }
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-            const auto sum = [&](int k) {
-                return (chain[n][0][k] + chain[n][1][k]) + (chain[n][2][k] + chain[n][3][k]);
-            };
-            state.dh.v[2 * n] = sum(0);
-            state.dh.v[2 * n + 1] = sum(1);
-            if (receives) {
-                th.receive((t - 1) * N + n, arrived[n]);
-                if (!arrived[n]) { // what was read before is not what was meant
-                    dx[n] = gradient_from_above(t - 1, n);
-                }
-                add_gradient_from_above(t - 1, n, dx[n]);
+        for (int e = 0; e < 2; ++e) {
+            state.dh[e] = (chain[0][e] + chain[1][e]) + (chain[2][e] + chain[3][e]);
+        }
+        if (receives) {
+            th.receive(t - 1, arrived);
+            if (!arrived) { // what was read before is not what was meant
+                dx = gradient_from_above(t - 1);
             }
-            if (R::kSendsGradient) {
-                send8(below + (t * N + n) * kGradientStride, sum(2), sum(3),
-                      below_full + 8 * (t * N + n));
-            }
+            add_gradient_from_above(t - 1, dx);
+        }
+        if (R::kSendsGradient) {
+            send8(below + t * kGradientStride,
+                  (chain[0][2] + chain[1][2]) + (chain[2][2] + chain[3][2]),
+                  (chain[0][3] + chain[1][3]) + (chain[2][3] + chain[3][3]), below_full + 8 * t);
         }
     }
 }
 
-// Sum of the thread's bias gradients over the tile's rows, to the tile's bias [4H] (gate-major) in
+// Sum of the thread's bias gradients over the 8 rows, to the tile's bias [4H] (gate-major) in
 // device memory. `adds` to what the segments after this one have left there.
 template <class R>
-__device__ __forceinline__ void store_bias_gradient(const Thread &th,
-                                                    const BackwardState<typename R::L> &state,
+__device__ __forceinline__ void store_bias_gradient(const Thread &th, const BackwardState &state,
                                                     float *bias, bool adds) {
     float before[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     bias += th.unit();
@@ -247,9 +214,9 @@ __device__ __forceinline__ void store_bias_gradient(const Thread &th,
     }
 }
 
-// The operands of d(W), of `count` slots, for one mma depth after another: multiply(a [4 m], b
-// [blocks], x [2 blocks]). Bases are those of chunk 0 of this lane's row; the chunk's number is
-// XORed in, as slots begin on 256 bytes.
+// The operands of d(W) for one mma depth after another: multiply(a [4 m], b [blocks], x [2
+// blocks]). Bases are those of chunk 0 of this lane's row; the chunk's number is XORed in, as slots
+// begin on 256 bytes.
 template <class R, class Multiply>
 __device__ __forceinline__ void weight_products(const Thread &th, int count, int row_group,
                                                 int side, int first_block, bool has_input,
@@ -266,8 +233,8 @@ __device__ __forceinline__ void weight_products(const Thread &th, int count, int
         const uint32_t columns = column_tile + row * R::kTileRow +
                                  (((first_block | matrix >> 1) ^ R::swizzle(row)) << 4);
         const uint32_t x_columns = x_tile + row * 64 + ((2 * side + (matrix >> 1)) << 4);
-        // Slots t and t + 1, or t alone and zeros.
-        const auto two_slots = [&](int t, auto alone) {
+        // Time steps t and t + 1, or t alone and zeros.
+        const auto two_time_steps = [&](int t, auto alone) {
             constexpr bool kAlone = decltype(alone)::value;
             const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
             const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
@@ -291,10 +258,10 @@ __device__ __forceinline__ void weight_products(const Thread &th, int count, int
         };
 #pragma unroll 2
         for (int t = 0; t + 1 < count; t += 2) {
-            two_slots(t, std::false_type());
+            two_time_steps(t, std::false_type());
         }
         if (count & 1) {
-            two_slots(count - 1, std::true_type());
+            two_time_steps(count - 1, std::true_type());
         }
     } else {
         // The lane's batch rows are 2q and 2q + 1; its columns are g of 8, in two chunks.
@@ -378,10 +345,10 @@ __device__ __forceinline__ void add_sums(const typename Op::Sum (&sums)[2], floa
     v[0] += low.x, v[1] += low.y, v[2] += high.x, v[3] += high.y;
 }
 
-// d(W) [4H][columns] = sum over the segment's `count` slots of d(gates)^T [x | h(t-1)], by mma with
-// k = the 8 rows of a slot, or of two with 16-bit operands; to the tile's `partial` in fragment
-// order. `adds` to what the segments after this one have left there. fp16: when a number in it is
-// not finite, *overflow = stamp.
+// d(W) [4H][columns] = sum over the segment's time steps and rows of d(gates)^T [x | h(t-1)], by
+// mma with k = 8 rows of one time step, or of two with 16-bit operands; to the tile's `partial` in
+// fragment order. `adds` to what the segments after this one have left there. fp16: when a number
+// in it is not finite, *overflow = stamp.
 template <class R>
 __device__ __forceinline__ void weight_gradient(Thread th, int count, int features, bool adds,
                                                 typename R::Operand::Sum *partial,

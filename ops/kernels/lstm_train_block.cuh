@@ -54,13 +54,13 @@ constexpr int kTilesAhead = 8;
 // What a block keeps in shared memory besides the slots.
 template <class L> struct BlockShared {
     HeadShared<L> head;
-    uint64_t full[kMaxSlots]; // mbarriers
+    uint64_t full[kMaxSegment]; // mbarriers
     // By parity of the step, so that the next one's can be found early, and for several tiles of
     // the block at once: last row of each window, or -1, and its target.
-    int ends[2][kTilesAhead][L::kRows];
-    float targets[2][kTilesAhead][L::kRows];
-    uint64_t next_keep[L::kCells][L::kThreads];  // KeepBits.cell of the next step's first tile
-    typename L::Cells last_tile[3][L::kThreads]; // the first three of CellScratch, of the last tile
+    int ends[2][kTilesAhead][kRows];
+    float targets[2][kTilesAhead][kRows];
+    uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
+    float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
     LossScale scale;
     Adam adam;
     Batch batch;
@@ -76,7 +76,6 @@ template <class L> struct BlockShared {
 // that it takes no registers in between.
 template <class R> struct Trainer {
     using L = typename R::L;
-    using Cells = typename L::Cells;
     const Launch &launch;
     BlockShared<L> &shared;
 
@@ -84,7 +83,7 @@ template <class R> struct Trainer {
     static __device__ __forceinline__ int cluster() { return (int)blockIdx.x / R::kLayers; }
     static __device__ __forceinline__ int clusters() { return (int)gridDim.x / R::kLayers; }
     // Clusters that have a tile of this step.
-    __device__ __forceinline__ int heads() const { return min(clusters(), shared.batch.tiles); }
+    __device__ __forceinline__ int heads() const { return min(clusters(), shared.batch.tiles()); }
     __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
     template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
         return (T *)((uint8_t *)p().workspace + launch.plan.models_per_launch * kCounterBytes +
@@ -127,9 +126,8 @@ template <class R> struct Trainer {
         const int64_t step = p().first_step + index, size = p().shape.batch;
         const int64_t windows = shared.windows, steps_per_epoch = rp_steps_per_epoch(windows, size);
         const int64_t position = step % steps_per_epoch * size;
-        const int rows = (int)min(size, windows - position);
-        return {index, (int)(step / steps_per_epoch),    (uint32_t)position,
-                rows,  (rows + L::kRows - 1) / L::kRows, (uint32_t)step & 3};
+        return {index, (int)(step / steps_per_epoch), (uint32_t)position,
+                (int)min(size, windows - position), (uint32_t)step & 3};
     }
     __device__ __forceinline__ Segment segment(int index) const {
         // All are of full length but the first: what runs forward again is as short as can be.
@@ -143,55 +141,55 @@ template <class R> struct Trainer {
     __device__ __forceinline__ int piece(int tile, int segment_index) const {
         return tile * launch.plan.segments + segment_index;
     }
-    __device__ __forceinline__ Cells &scratch(const Thread &th, int tile, CellScratch what) const {
-        return memory<Cells>(
+    __device__ __forceinline__ float2 &scratch(const Thread &th, int tile, CellScratch what) const {
+        return memory<float2>(
             launch.workspace
                 .cells)[((tile * R::kLayers + R::kLayer) * kCellScratch + what) * R::kThreads +
                         th.id];
     }
-    // c, then h, before a piece.
-    __device__ __forceinline__ Cells &start(const Thread &th, int piece, int which) const {
-        return memory<Cells>(
-            launch.workspace
-                .starts)[((piece * R::kLayers + R::kLayer) * 2 + which) * R::kThreads + th.id];
+    __device__ __forceinline__ float4 &start(const Thread &th, int piece) const {
+        return memory<float4>(
+            launch.workspace.starts)[(piece * R::kLayers + R::kLayer) * R::kThreads + th.id];
     }
     // The same for the last tile of the step, in shared memory.
-    __device__ __forceinline__ Cells &head_scratch(const Thread &th, int tile, bool last,
-                                                   CellScratch what) const {
+    __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
+                                                    CellScratch what) const {
         return last ? shared.last_tile[what][th.id] : scratch(th, tile, what);
     }
 
     __device__ __forceinline__ bool drops() const {
         return !R::kLast && rp_dropout_threshold(p().dropout) > 0;
     }
-    __device__ __forceinline__ uint64_t keep_cell(const Thread &th, int index, int tile,
-                                                  int e) const {
+    __device__ __forceinline__ uint64_t keep_row(const Thread &th, int index, int tile,
+                                                 int e) const {
         const uint32_t threshold = rp_dropout_threshold(p().dropout);
         uint64_t keep = 0;
 #pragma unroll 1
         for (int block = 0; block * 8 < p().shape.time_steps; ++block) {
             const rp_philox_block draw = rp_dropout_block(shared.seed, p().first_step + index,
-                                                          (uint32_t)(tile * R::kRows + th.row(e)),
+                                                          (uint32_t)(tile * kRows + 2 * th.q() + e),
                                                           0, (uint32_t)th.unit(), (uint32_t)block);
             keep |= (uint64_t)rp_dropout_keep_bits(draw, threshold) << 8 * block;
         }
         return keep;
     }
-    // bits(e): those of the thread's cell e.
-    template <class Bits> __device__ __forceinline__ KeepBits<L> keep_bits(const Bits &bits) const {
-        KeepBits<L> keep;
-        keep.scale = drops() ? rp_dropout_scale(rp_dropout_threshold(p().dropout)) : 1.0f;
-#pragma unroll
-        for (int e = 0; e < R::kCells; ++e) {
-            keep.cell[e] = drops() ? bits(e) : ~0ull;
+    __device__ __forceinline__ KeepBits keep_bits(const Thread &th, int index, int tile) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        if (drops()) {
+            keep.row[0] = keep_row(th, index, tile, 0);
+            keep.row[1] = keep_row(th, index, tile, 1);
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
         }
         return keep;
     }
-    __device__ __forceinline__ KeepBits<L> keep_bits(const Thread &th, int index, int tile) const {
-        return keep_bits([&](int e) { return keep_cell(th, index, tile, e); });
-    }
-    __device__ __forceinline__ KeepBits<L> kept_bits(const Thread &th) const {
-        return keep_bits([&](int e) { return shared.next_keep[e][th.id]; });
+    __device__ __forceinline__ KeepBits kept_bits(const Thread &th) const {
+        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
+        if (drops()) {
+            keep.row[0] = shared.next_keep[0][th.id];
+            keep.row[1] = shared.next_keep[1][th.id];
+            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
+        }
+        return keep;
     }
 
     // x of the block's k-th tile.
@@ -206,19 +204,19 @@ template <class R> struct Trainer {
     __device__ __forceinline__ void find_windows(const Thread &th, const Batch &b, int k,
                                                  int head) const {
         const int slot = computed_here(th.id); // not held for this
-        if (slot >= kTilesAhead * R::kRows) {
+        if (slot >= kTilesAhead * kRows) {
             return;
         }
-        const int row = tile(k + slot / R::kRows) * R::kRows + slot % R::kRows; // in the batch
+        const int row = tile(k + slot / kRows) * kRows + slot % kRows; // in the batch
         int end = -1;
         if (row < b.rows) {
             const rp_order_key key =
                 rp_order_key_make((uint32_t)shared.windows, shared.seed, (uint32_t)b.epoch);
             end = __ldg(shared.window_ends + rp_order(b.position + row, &key));
         }
-        shared.ends[b.index & 1][slot / R::kRows][slot % R::kRows] = end;
+        shared.ends[b.index & 1][slot / kRows][slot % kRows] = end;
         const float target = end < 0 ? 0.0f : __ldg(p().targets + end);
-        float *place = &shared.targets[b.index & 1][slot / R::kRows][slot % R::kRows];
+        float *place = &shared.targets[b.index & 1][slot / kRows][slot % kRows];
         store_in_block(address_in_block(shared_address(place), head), target);
     }
     // Thread 0, when the last step's counts are up to date.
@@ -234,10 +232,8 @@ template <class R> struct Trainer {
         }
         find_windows(th, batch(index), 0, R::kLayers - 1);
         if (drops()) {
-#pragma unroll 1
-            for (int e = 0; e < R::kCells; ++e) {
-                shared.next_keep[e][th.id] = keep_cell(th, index, cluster(), e);
-            }
+            shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
+            shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);
         }
     }
 };

@@ -48,38 +48,32 @@ __device__ __forceinline__ void load_forward_weights(ForwardWeights<R> &w, const
     }
 }
 
-// Bit t of cell[e]: time step t of this thread's cell passes the dropout.
-template <class L> struct KeepBits {
-    uint64_t cell[L::kCells];
+// Bit t of row[e]: time step t of this thread's unit in row 2q + e passes the dropout.
+struct KeepBits {
+    uint64_t row[2];
     float scale;
 };
 // The same for a segment, whose time steps fit in one register.
-template <class L> struct SegmentKeepBits {
-    uint32_t cell[L::kCells];
+struct SegmentKeepBits {
+    uint32_t row[2];
     float scale;
-    __device__ __forceinline__ SegmentKeepBits(const KeepBits<L> &keep, const Segment &segment)
-        : scale(keep.scale) {
-#pragma unroll
-        for (int e = 0; e < L::kCells; ++e) {
-            cell[e] = (uint32_t)(keep.cell[e] >> segment.first);
-        }
-    }
+    __device__ __forceinline__ SegmentKeepBits(const KeepBits &keep, const Segment &segment)
+        : row{(uint32_t)(keep.row[0] >> segment.first), (uint32_t)(keep.row[1] >> segment.first)},
+          scale(keep.scale) {}
     __device__ __forceinline__ float factor(int e, int t) const {
-        return cell[e] >> t & 1u ? scale : 0.0f;
+        return row[e] >> t & 1u ? scale : 0.0f;
     }
 };
 
-// cell and hidden: c and h of the thread's cells before the segment, and then after it. kKeeps:
+// cell and hidden: c and h of the thread's two cells before the segment, and then after it. kKeeps:
 // the slots get what backward reads; else only h and what goes to the layer above.
 template <class R, bool kKeeps>
 __device__ __forceinline__ void
 forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
-                const KeepBits<typename R::L> &keep, int features, float (&cell)[R::kCells],
-                float (&hidden)[R::kCells]) {
+                const KeepBits &keep, int features, float (&cell)[2], float (&hidden)[2]) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
     constexpr int kBytes = R::kHiddenBytes, kChunk = 16 / kBytes; // of h in 16 bytes
-    constexpr int N = R::kAbreast;
     // Slots begin on 256 bytes, so that an XOR with the chunk's number works on whole addresses.
     const int row0 = 2 * th.q();
     const int chunk = th.unit() / kChunk;
@@ -95,38 +89,34 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
     const uint32_t above = R::kLast ? 0 : address_in_block(th.slots, 1) + Above::kInput;
     const uint32_t above_full = R::kLast ? 0 : address_in_block(th.full, 1);
 
-    const SegmentKeepBits<typename R::L> kept(keep, segment);
-    float accumulator[N][2][2][4]; // [.][chain][tile][fragment]; two chains hide the mma's latency
-    uint4 input[N][kInputGroups];
+    const SegmentKeepBits kept(keep, segment);
+    float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
+    uint4 input[kInputGroups];
     // `arrived`: the layer below was seen to have sent its h(t).
-    auto load_input = [&](int t, const bool(&arrived)[N]) {
+    auto load_input = [&](int t, bool arrived) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
+        if (R::kFirst) {
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-            const uint32_t slot = th.slots + (t * N + n) * R::kSlotBytes + R::kInput;
-            if (R::kFirst) {
-#pragma unroll
-                for (int j = 0; j < kInputGroups; ++j) {
-                    if (j == 0 || features > 2 * j * R::kDepth) {
-                        input[n][j] = load_shared16(slot + input_fragment + j * 512);
-                    }
+            for (int j = 0; j < kInputGroups; ++j) {
+                if (j == 0 || features > 2 * j * R::kDepth) {
+                    input[j] = load_shared16(slot + input_fragment + j * 512);
                 }
-            } else {
-                th.receive(t * N + n, arrived[n]);
+            }
+        } else {
+            th.receive(t, arrived);
 #pragma unroll
-                for (int j = 0; j < kInputGroups; ++j) {
-                    input[n][j] = load_shared16((slot + fragment) ^ j << 6);
-                }
+            for (int j = 0; j < kInputGroups; ++j) {
+                input[j] = load_shared16((slot + fragment) ^ j << 6);
             }
         }
     };
-    auto input_product = [&](int n) {
+    auto input_product = [&]() {
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-            float(&bias)[4] = accumulator[n][0][m];
-            bias[0] = bias[1] = w.bias[2 * m];
-            bias[2] = bias[3] = w.bias[2 * m + 1];
-            float(&zero)[4] = accumulator[n][1][m];
-            zero[0] = zero[1] = zero[2] = zero[3] = 0.0f;
+            accumulator[0][m][0] = accumulator[0][m][1] = w.bias[2 * m];
+            accumulator[0][m][2] = accumulator[0][m][3] = w.bias[2 * m + 1];
+            accumulator[1][m][0] = accumulator[1][m][1] = 0.0f;
+            accumulator[1][m][2] = accumulator[1][m][3] = 0.0f;
         }
 #pragma unroll
         for (int j = 0; j < kInputGroups; ++j) {
@@ -134,58 +124,73 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
             for (int s = 0; s < R::kInputMmas; ++s) {
                 const int before = 2 * j + s; // mma of x that take 2 j + s times as many features
                 if (!R::kFirst || before == 0 || features > before * R::kDepth) {
-                    const uint2 b = R::kFirst ? half_of_chunk(input[n][j], s)
-                                              : Op::hidden_operand(input[n][j], s);
+                    const uint2 b =
+                        R::kFirst ? half_of_chunk(input[j], s) : Op::hidden_operand(input[j], s);
 #pragma unroll
                     for (int m = 0; m < 2; ++m) {
-                        Op::mma(accumulator[n][s & 1][m], w.input[j][s][m], b.x, b.y);
+                        Op::mma(accumulator[s & 1][m], w.input[j][s][m], b.x, b.y);
                     }
                 }
             }
         }
     };
-    typename Op::Gates gates[N];
-    float previous_cell[R::kCells];
-#pragma unroll
-    for (int e = 0; e < R::kCells; ++e) {
-        previous_cell[e] = 0.0f;
-    }
+    typename Op::Gates gates;
+    float previous_cell[2] = {0.0f, 0.0f};
     // What the rest of the step does not wait for: keep the gates, send h up.
-    auto save = [&](int t, int n) {
-        const uint32_t slot = th.slots + (t * N + n) * R::kSlotBytes;
+    auto save = [&](int t) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
         if (!R::kLast) {
             float dropped[2];
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                dropped[e] = hidden[2 * n + e] * kept.factor(2 * n + e, t);
+                dropped[e] = hidden[e] * kept.factor(e, t);
             }
             const bool odd = th.g() & 1;
             const float mine = odd ? dropped[1] : dropped[0];
             const float neighbours = __shfl_xor_sync(~0u, odd ? dropped[0] : dropped[1], 4);
-            send_pair(above + (t * N + n) * Above::kSlotBytes + send_offset,
+            send_pair(above + t * Above::kSlotBytes + send_offset,
                       Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
-                      above_full + 8 * (t * N + n));
+                      above_full + 8 * t);
         }
         if (kKeeps) {
-            gates[n].store(slot, th.id, R::kThreads);
-            store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[2 * n],
-                                previous_cell[2 * n + 1]);
+            gates.store(slot, th.id, R::kThreads);
+            store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
         }
     };
     auto store_hidden = [&](int t) { // where time step t looks for h(t-1)
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            const uint32_t place = th.slots + (t * N + n) * R::kSlotBytes + R::kPrevious + store0;
-            store_apart(place, R::odd_row(place),
-                        Op::pack_hidden(hidden[2 * n], hidden[2 * n + 1]));
-        }
+        const uint32_t place = th.slots + t * R::kSlotBytes + R::kPrevious + store0;
+        store_apart(place, R::odd_row(place), Op::pack_hidden(hidden[0], hidden[1]));
     };
-    auto update_cells = [&](int n) {
+
+    auto time_step = [&](int t, auto first) {
+        const uint32_t slot = th.slots + t * R::kSlotBytes;
+        __syncthreads(); // h(t-1) of all warps is in this slot
+        uint4 previous[kGroups];
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) {
+            previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
+        }
+        input_product();
+        if (!decltype(first)::value) {
+            save(t - 1);
+        }
+        const bool arrived = !R::kFirst && t + 1 < segment.count && th.has_arrived(t + 1);
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) {
+#pragma unroll
+            for (int s = 0; s < R::kHiddenMmas; ++s) {
+                const uint2 b = Op::hidden_operand(previous[j], s);
+#pragma unroll
+                for (int m = 0; m < 2; ++m) {
+                    Op::mma(accumulator[s & 1][m], w.recurrent[j][s][m], b.x, b.y);
+                }
+            }
+        }
         float i[2], f[2], g[2], o[2], kept_i[2], kept_f[2], kept_o[2];
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const auto sum = [&](int m, int k) {
-                return accumulator[n][0][m][k] + accumulator[n][1][m][k];
+                return accumulator[0][m][k] + accumulator[1][m][k];
             };
             i[e] = Op::sigmoid_of_double(sum(0, e), kept_i[e]);
             g[e] = Op::tanh(sum(1, e));
@@ -194,94 +199,42 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
         }
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            float &c = cell[2 * n + e];
-            previous_cell[2 * n + e] = c;
-            c = fmaf(f[e], c, i[e] * g[e]);
-            hidden[2 * n + e] = o[e] * Op::tanh(c);
+            previous_cell[e] = cell[e];
+            cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
+            hidden[e] = o[e] * Op::tanh(cell[e]);
         }
-        gates[n].set(kept_i, kept_f, g, kept_o);
-    };
-
-    auto time_step = [&](int t, auto first) {
-        const uint32_t slot = th.slots + t * N * R::kSlotBytes;
-        __syncthreads(); // h(t-1) of all warps is in this slot
-        uint4 previous[N][kGroups];
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-#pragma unroll
-            for (int j = 0; j < kGroups; ++j) {
-                previous[n][j] =
-                    load_shared16((slot + n * R::kSlotBytes + R::kPrevious + fragment) ^ j << 6);
-            }
-        }
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            input_product(n);
-            if (!decltype(first)::value) {
-                save(t - 1, n);
-            }
-        }
-        bool arrived[N];
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            arrived[n] = !R::kFirst && t + 1 < segment.count && th.has_arrived((t + 1) * N + n);
-        }
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-#pragma unroll
-            for (int j = 0; j < kGroups; ++j) {
-#pragma unroll
-                for (int s = 0; s < R::kHiddenMmas; ++s) {
-                    const uint2 b = Op::hidden_operand(previous[n][j], s);
-#pragma unroll
-                    for (int m = 0; m < 2; ++m) {
-                        Op::mma(accumulator[n][s & 1][m], w.recurrent[j][s][m], b.x, b.y);
-                    }
-                }
-            }
-        }
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-            update_cells(n);
-        }
+        gates.set(kept_i, kept_f, g, kept_o);
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
             load_input(t + 1, arrived);
         }
     };
     store_hidden(0);
-    const bool unknown[N] = {};
-    load_input(0, unknown);
+    load_input(0, false);
     time_step(0, std::true_type());
 #pragma unroll 1
     for (int t = 1; t < segment.count; ++t) {
         time_step(t, std::false_type());
     }
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-        save(segment.count - 1, n);
-    }
+    save(segment.count - 1);
 }
 
-// x of the segment for the tile whose windows end at `ends`[kRows] (-1: no such row), in shared
-// memory.
+// x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.
 template <class R>
 __device__ __forceinline__ void load_segment_input(const Thread &th, const int *ends,
                                                    const Segment &segment, const float *features,
                                                    int width, int time_steps) {
     const int count = segment.count * width;
     const float inv_width = 1.0f / (float)width;
-    for (int row = th.warp(); row < R::kRows; row += R::kWarps) {
+    for (int row = th.warp(); row < kRows; row += R::kWarps) {
         const int end = ends[row];
         const float *source = features + ((int64_t)end + 1 - time_steps + segment.first) * width;
-        const uint32_t slot =
-            th.slots + row / kMmaRows * R::kSlotBytes + R::kInput + row % kMmaRows * 64;
+        const uint32_t slot = th.slots + R::kInput + row * 64;
 #pragma unroll 4
         for (int at = th.lane(); at < count; at += 32) {
             const float x = end < 0 ? 0.0f : __ldg(source + at);
             const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
-            store_first(slot + t * R::kAbreast * R::kSlotBytes + R::feature_place(f),
-                        R::Operand::pack(x, 0.0f));
+            store_first(slot + t * R::kSlotBytes + R::feature_place(f), R::Operand::pack(x, 0.0f));
         }
     }
 }

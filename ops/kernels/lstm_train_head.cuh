@@ -16,7 +16,7 @@ template <class L> struct HeadShared {
     float mean[L::kHidden], inv_std[L::kHidden];
     float m2[L::kHidden];                              // sum of squared deviations
     float sum_dz[L::kHidden], sum_dz_xhat[L::kHidden]; // over the batch, divided by B
-    float output[L::kWarps][L::kRows];                 // of a warp's 8 units
+    float output[L::kWarps][kRows];                    // of a warp's 8 units
 };
 
 // ---- Numbers that cross the grid carry in their two last bits the stamp of their step: a reader
@@ -44,27 +44,19 @@ __device__ __forceinline__ float sum_over_rows(float v) { // the 4 lanes of a un
     return v + __shfl_xor_sync(~0u, v, 2);
 }
 
-template <class L> __device__ __forceinline__ int rows_in_tile(int tile, const Batch &batch) {
-    return min(L::kRows, batch.rows - tile * L::kRows);
+__device__ __forceinline__ int rows_in_tile(int tile, const Batch &batch) {
+    return min(kRows, batch.rows - tile * kRows);
 }
 
 // Mean and sum of squared deviations of the tile's h, of each unit, to statistics [H].
-template <class L>
-__device__ __forceinline__ void store_tile_statistics(const Thread &th, const float (&h)[L::kCells],
+__device__ __forceinline__ void store_tile_statistics(const Thread &th, const float (&h)[2],
                                                       int rows, uint32_t stamp,
                                                       float2 *statistics) {
-    float sum = 0.0f, m2 = 0.0f;
-#pragma unroll
-    for (int e = 0; e < L::kCells; ++e) {
-        sum += th.row(e) < rows ? h[e] : 0.0f;
-    }
-    const float mean = __fdividef(sum_over_rows(sum), (float)rows);
-#pragma unroll
-    for (int e = 0; e < L::kCells; ++e) {
-        const float d = th.row(e) < rows ? h[e] - mean : 0.0f;
-        m2 += d * d;
-    }
-    m2 = sum_over_rows(m2);
+    const bool valid[2] = {2 * th.q() < rows, 2 * th.q() + 1 < rows};
+    const float mean =
+        __fdividef(sum_over_rows((valid[0] ? h[0] : 0.0f) + (valid[1] ? h[1] : 0.0f)), (float)rows);
+    const float d0 = valid[0] ? h[0] - mean : 0.0f, d1 = valid[1] ? h[1] - mean : 0.0f;
+    const float m2 = sum_over_rows(d0 * d0 + d1 * d1);
     if (th.q() == 0) {
         publish(statistics + th.unit(), mean, m2, stamp);
     }
@@ -77,17 +69,17 @@ __device__ __forceinline__ float2 sum_over_tiles(const Thread &th, const Batch &
                                                  const float2 *numbers, const Value &value) {
     float2 sum = make_float2(0.0f, 0.0f), first;
 #pragma unroll 1
-    for (int start = 0; start < batch.tiles; start += 32) {
+    for (int start = 0; start < batch.tiles(); start += 32) {
         const int tile = start + th.lane();
         float2 v = make_float2(0.0f, 0.0f);
-        if (tile < batch.tiles) {
+        if (tile < batch.tiles()) {
             v = read_published(numbers + tile * L::kHidden, batch.stamp);
         }
         if (start == 0) {
             first.x = __shfl_sync(~0u, v.x, 0);
             first.y = __shfl_sync(~0u, v.y, 0);
         }
-        if (tile < batch.tiles) {
+        if (tile < batch.tiles()) {
             const float2 term = value(tile, v, first);
             sum.x += term.x;
             sum.y += term.y;
@@ -125,12 +117,12 @@ __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<
                                                    float2 *statistics, float norm_eps) {
     const float rows = (float)batch.rows;
     const float2 total = exchange<L>(
-        th, batch, cluster, heads, statistics + batch.tiles * L::kHidden, [&](int unit) {
+        th, batch, cluster, heads, statistics + batch.tiles() * L::kHidden, [&](int unit) {
             float shift = 0.0f; // the first tile's mean: keeps the sums small
             const float2 sum = sum_over_tiles<L>(
                 th, batch, statistics + unit, [&](int tile, const float2 &s, const float2 &first) {
                     shift = first.x;
-                    const float count = (float)rows_in_tile<L>(tile, batch), d = s.x - shift;
+                    const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
                     return make_float2(count * d, s.y + count * d * d);
                 });
             const float offset = __fdividef(sum.x, rows);
@@ -162,7 +154,7 @@ __device__ __forceinline__ void combine_sums(const Thread &th, HeadShared<L> &sh
                                              const Batch &batch, int cluster, int heads,
                                              float2 *sums) {
     const float2 total =
-        exchange<L>(th, batch, cluster, heads, sums + batch.tiles * L::kHidden, [&](int unit) {
+        exchange<L>(th, batch, cluster, heads, sums + batch.tiles() * L::kHidden, [&](int unit) {
             return sum_over_tiles<L>(
                 th, batch, sums + unit,
                 [](int, const float2 &of_tile, const float2 &) { return of_tile; });
@@ -175,17 +167,17 @@ __device__ __forceinline__ void combine_sums(const Thread &th, HeadShared<L> &sh
     __syncthreads(); // the sums, for the whole block
 }
 
-// dz of the thread's cells, and the tile's sums.
+// dz of the thread's two cells, and the tile's sums.
 template <class L>
 __device__ __forceinline__ void
 head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
-          const float (&h)[L::kCells], const float (&target)[L::kCells], float weight, float bias,
-          float negative_slope, float (&dz)[L::kCells], float2 *sums, float *head) {
-    const int rows = rows_in_tile<L>(tile, batch);
+          const float (&h)[2], const float2 &target, float weight, float bias, float negative_slope,
+          float (&dz)[2], float2 *sums, float *head) {
+    const int rows = rows_in_tile(tile, batch);
     const float mean = shared.mean[th.unit()], inv_std = shared.inv_std[th.unit()];
-    float xhat[L::kCells], slope[L::kCells];
+    float xhat[2], slope[2];
 #pragma unroll
-    for (int e = 0; e < L::kCells; ++e) {
+    for (int e = 0; e < 2; ++e) {
         xhat[e] = (h[e] - mean) * inv_std;
         slope[e] = xhat[e] > 0.0f ? 1.0f : negative_slope;
         float y = xhat[e] * slope[e] * weight;
@@ -193,20 +185,21 @@ head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
         y += __shfl_xor_sync(~0u, y, 8);
         y += __shfl_xor_sync(~0u, y, 16);
         if (th.g() == 0) {
-            shared.output[th.warp()][th.row(e)] = y;
+            shared.output[th.warp()][2 * th.q() + e] = y;
         }
     }
     __syncthreads(); // all warps' parts of y
     const float two_over_rows = 2.0f / (float)batch.rows;
     float error_sum = 0.0f, squared = 0.0f, dw = 0.0f, sum = 0.0f, sum_xhat = 0.0f;
 #pragma unroll
-    for (int e = 0; e < L::kCells; ++e) {
+    for (int e = 0; e < 2; ++e) {
+        const int row = 2 * th.q() + e;
         float y = bias;
 #pragma unroll
         for (int i = 0; i < L::kWarps; ++i) {
-            y += shared.output[i][th.row(e)];
+            y += shared.output[i][row];
         }
-        const float error = th.row(e) < rows ? y - target[e] : 0.0f;
+        const float error = row < rows ? y - (e ? target.y : target.x) : 0.0f;
         const float dy = error * two_over_rows;
         error_sum += dy;
         squared += error * error;
@@ -235,18 +228,17 @@ head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
 
 // Gradient of the last h, times the loss scale; 0 in rows the tile does not have.
 template <class L>
-__device__ __forceinline__ void
-head_gradient(const Thread &th, const HeadShared<L> &shared, const Batch &batch, int tile,
-              const float (&h)[L::kCells], const float (&dz)[L::kCells], float scale,
-              float (&dh)[L::kCells]) {
-    const int rows = rows_in_tile<L>(tile, batch);
+__device__ __forceinline__ void head_gradient(const Thread &th, const HeadShared<L> &shared,
+                                              const Batch &batch, int tile, const float (&h)[2],
+                                              const float (&dz)[2], float scale, float (&dh)[2]) {
+    const int rows = rows_in_tile(tile, batch);
     const float mean = shared.mean[th.unit()], inv_std = shared.inv_std[th.unit()];
 #pragma unroll
-    for (int e = 0; e < L::kCells; ++e) {
+    for (int e = 0; e < 2; ++e) {
         const float xhat = (h[e] - mean) * inv_std;
         const float gradient =
             inv_std * (dz[e] - shared.sum_dz[th.unit()] - xhat * shared.sum_dz_xhat[th.unit()]);
-        dh[e] = th.row(e) < rows ? gradient * scale : 0.0f;
+        dh[e] = 2 * th.q() + e < rows ? gradient * scale : 0.0f;
     }
 }
 

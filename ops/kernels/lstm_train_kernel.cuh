@@ -1,10 +1,9 @@
 // The persistent training kernel. For a CUDA engineer, top down:
 //
 // Mapping. grid = (clusters * layers, models). A cluster has one block a layer, both working on the
-// same tile of 8 batch rows (N of mma m16n8k16, or m16n8k8 for operands of 32 bits), or of two
-// times 8 side by side; a warp owns 8 hidden units, a lane one unit and two rows of every 8, with
-// all four gates in its own accumulators. Weights live in registers as A fragments. Operands:
-// lstm_train_operand.cuh.
+// same tile of 8 batch rows (N of mma m16n8k16, or m16n8k8 for operands of 32 bits); a warp owns 8
+// hidden units, a lane one unit and two rows, with all four gates in its own accumulators. Weights
+// live in registers as A fragments. Operands: lstm_train_operand.cuh.
 //
 //     block of layer 0:  x ->[t=0]->[1]->[2]-> ...            backward: ... <-[2]<-[1]<-[0]
 //                              | h(t), dropped, by st.async              ^ dx(t), by st.async
@@ -43,7 +42,7 @@ namespace rp_lstm {
 // is ahead, gathers x and draws the mask before it waits for the layer above.
 template <class R>
 __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thread &th, int from,
-                                            int k, int index, KeepBits<typename R::L> &keep) {
+                                            int k, int index, KeepBits &keep) {
     const Batch batch = trainer.shared.batch;
     __syncthreads(); // the block has read x and the windows of the piece before
     if (from / kTilesAhead != k / kTilesAhead) {
@@ -66,10 +65,9 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thr
 template <class R, bool kKeeps>
 __device__ __forceinline__ void
 forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int index,
-              const KeepBits<typename R::L> &keep, float (&cell)[R::kCells],
-              float (&hidden)[R::kCells]) {
+              const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
-    if (!R::kFirst && th.id < segment.count * R::kAbreast) {
+    if (!R::kFirst && th.id < segment.count) {
         barrier_expect(th.full + 8 * th.id, R::kTileBytes);
     }
     __syncthreads(); // x
@@ -95,8 +93,7 @@ __device__ __forceinline__ void load_weights(BackwardWeights<R> &weights, const 
 // in shared memory, and `keep` is its tile's.
 template <class R>
 __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
-                                             KeepBits<typename R::L> &keep) {
-    using L = typename R::L;
+                                             KeepBits &keep) {
     const Batch batch = trainer.shared.batch;
     const int segments = trainer.launch.plan.segments;
     ForwardWeights<R> weights;
@@ -104,37 +101,34 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.tile(k);
-        typename L::Cells cell = {}, hidden = {};
+        float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
 #pragma unroll 1
         for (int index = 0; index < segments; ++index) {
             if (k > 0 || index > 0) {
                 enter_piece<R>(trainer, th, index > 0 ? k : k - 1, k, index, keep);
             }
             if (index > 0) {
-                trainer.start(th, trainer.piece(tile, index), 0) = cell;
-                trainer.start(th, trainer.piece(tile, index), 1) = hidden;
+                trainer.start(th, trainer.piece(tile, index)) =
+                    make_float4(cell[0], cell[1], hidden[0], hidden[1]);
             }
             if (k + 1 == tiles && index + 1 == segments) {
-                forward_piece<R, true>(trainer, th, weights, index, keep, cell.v, hidden.v);
+                forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
             } else {
-                forward_piece<R, false>(trainer, th, weights, index, keep, cell.v, hidden.v);
+                forward_piece<R, false>(trainer, th, weights, index, keep, cell, hidden);
             }
         }
         th.id = computed_here(th.id); // not held beside the weights
         if (R::kLast) {
             const bool last = k + 1 == tiles;
-            store_tile_statistics<L>(
-                th, hidden.v, rows_in_tile<L>(tile, batch), batch.stamp,
+            store_tile_statistics(
+                th, hidden, rows_in_tile(tile, batch), batch.stamp,
                 trainer.template memory<float2>(trainer.launch.workspace.statistics) +
                     tile * R::kHidden);
-            const float *targets = trainer.shared.targets[batch.index & 1][k % kTilesAhead];
-            typename L::Cells target;
-#pragma unroll
-            for (int e = 0; e < R::kCells; ++e) {
-                target.v[e] = targets[th.row(e)];
-            }
-            trainer.head_scratch(th, tile, last, kHiddenCells) = hidden;
-            trainer.head_scratch(th, tile, last, kTargetCells) = target;
+            const float *targets =
+                trainer.shared.targets[batch.index & 1][k % kTilesAhead] + 2 * th.q();
+            trainer.head_scratch(th, tile, last, kHiddenCells) = make_float2(hidden[0], hidden[1]);
+            trainer.head_scratch(th, tile, last, kTargetCells) =
+                make_float2(targets[0], targets[1]);
         }
     }
 }
@@ -163,39 +157,44 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
         if (k > 0) {
             __syncthreads(); // the tile before has read shared.output
         }
-        const typename L::Cells hidden = trainer.head_scratch(th, tile, last, kHiddenCells);
-        const typename L::Cells target = trainer.head_scratch(th, tile, last, kTargetCells);
-        typename L::Cells dz;
-        head_tile<L>(th, shared, batch, tile, hidden.v, target.v, weight, bias, p.negative_slope,
-                     dz.v, sums, head);
-        trainer.head_scratch(th, tile, last, kHeadCells) = dz;
+        const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+        const float hidden[2] = {h.x, h.y};
+        float dz[2];
+        head_tile<L>(th, shared, batch, tile, hidden,
+                     trainer.head_scratch(th, tile, last, kTargetCells), weight, bias,
+                     p.negative_slope, dz, sums, head);
+        trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
+    }
+    if (trainer.cluster() == 0) {
+        move_running_statistics<L>(th, shared, batch, p.momentum,
+                                   p.running_mean + trainer.model() * R::kHidden,
+                                   p.running_var + trainer.model() * R::kHidden);
     }
 }
 
 // Brings a piece that was not kept back into shared memory, and its tile's mask into `keep`.
 template <class R>
 __device__ __forceinline__ void run_again(const Trainer<R> &trainer, Thread &th, int from, int k,
-                                          int index, KeepBits<typename R::L> &keep,
-                                          BackwardWeights<R> &backward) {
+                                          int index, KeepBits &keep, BackwardWeights<R> &backward) {
     ForwardWeights<R> weights;
     load_weights(weights, trainer, th); // they arrive while the blocks meet
     enter_piece<R>(trainer, th, from, k, index, keep);
     if (R::kWeightsInAdvance) {
         load_weights(backward, trainer, th); // these during the time steps
     }
-    typename R::L::Cells cell = {}, hidden = {};
+    float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
     if (index > 0) {
-        cell = trainer.start(th, trainer.piece(trainer.tile(k), index), 0);
-        hidden = trainer.start(th, trainer.piece(trainer.tile(k), index), 1);
+        const float4 start = trainer.start(th, trainer.piece(trainer.tile(k), index));
+        cell[0] = start.x, cell[1] = start.y, hidden[0] = start.z, hidden[1] = start.w;
     }
-    forward_piece<R, true>(trainer, th, weights, index, keep, cell.v, hidden.v);
+    forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
 }
 
 // Backward over all pieces, last first: that one is still in shared memory.
 template <class R>
 __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
-                                              KeepBits<typename R::L> keep,
-                                              BackwardWeights<R> &weights, unsigned *overflow) {
+                                              KeepBits keep, BackwardWeights<R> &weights,
+                                              unsigned *overflow) {
     using L = typename R::L;
     const auto &workspace = trainer.launch.workspace;
     const int segments = trainer.launch.plan.segments, pieces = tiles * segments;
@@ -208,38 +207,39 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         }
         const int tile = computed_here(trainer.tile(k));
         const bool top = index + 1 == segments; // backward enters the tile here
-        BackwardState<L> state = {};
+        BackwardState state = {};
         if (!top) {
-            state.dh = trainer.scratch(th, tile, kGradientCells);
-            state.dc = trainer.scratch(th, tile, kCarryCells);
-            state.cell = trainer.scratch(th, tile, kStateCells);
+            const float2 dh = trainer.scratch(th, tile, kGradientCells);
+            const float2 dc = trainer.scratch(th, tile, kCarryCells);
+            const float2 cell = trainer.scratch(th, tile, kStateCells);
+            state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
         } else if (R::kLast) {
             const bool last = k + 1 == tiles;
-            const typename L::Cells hidden = trainer.head_scratch(th, tile, last, kHiddenCells);
-            const typename L::Cells dz = trainer.head_scratch(th, tile, last, kHeadCells);
-            head_gradient<L>(th, trainer.shared.head, trainer.shared.batch, tile, hidden.v, dz.v,
-                             trainer.shared.scale.scale, state.dh.v);
+            const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+            const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
+            const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
+            head_gradient<L>(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
+                             trainer.shared.scale.scale, state.dh);
         }
         if (!R::kWeightsInAdvance) {
             load_weights(weights, trainer, th);
         }
         const Segment segment = trainer.segment(index);
-        const int slots = segment.count * R::kAbreast;
-        if (R::kReceivesGradient && th.id < slots) {
+        if (R::kReceivesGradient && th.id < segment.count) {
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
         }
         backward_segment<R>(th, weights, segment, keep, top, state);
         if (index > 0) { // for the segment before: not held beside the weight gradients
-            trainer.scratch(th, tile, kGradientCells) = state.dh;
-            trainer.scratch(th, tile, kCarryCells) = state.dc;
-            trainer.scratch(th, tile, kStateCells) = state.cell;
+            trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
+            trainer.scratch(th, tile, kCarryCells) = make_float2(state.dc[0], state.dc[1]);
+            trainer.scratch(th, tile, kStateCells) = make_float2(state.cell[0], state.cell[1]);
         }
         store_bias_gradient<R>(th, state,
                                trainer.template memory<float>(workspace.bias) +
                                    (tile * R::kLayers + R::kLayer) * R::kThreads,
                                !top);
         __syncthreads(); // d(gates) of the last time step are in its slot
-        weight_gradient<R>(th, slots, features, !top,
+        weight_gradient<R>(th, segment.count, features, !top,
                            trainer.template memory<typename L::Operand::Sum>(workspace.partial) +
                                (size_t)tile * L::partial_pairs(features, R::kLayers),
                            overflow, trainer.shared.batch.index + 1);
@@ -258,7 +258,7 @@ __device__ __forceinline__ bool update(const Trainer<R> &trainer, const Thread &
     const ModelState state = trainer.state();
     const bool skip =
         update_weights<L>(state, adam, trainer.launch.share, L::partial_pairs(features, R::kLayers),
-                          features, batch.tiles, th.id, wait);
+                          features, batch.tiles(), th.id, wait);
     // The blocks' last warps first: they have the fewest pairs.
     const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
     update_vectors<L>(state, adam, skip, R::kLayers, features, batch,
@@ -302,10 +302,10 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         th.id = computed_here(th.id);
         const int tiles = shared.batch.tiles_of(trainer.cluster(), trainer.clusters());
         if (tiles > 0) {
-            KeepBits<L> keep = trainer.kept_bits(th);
+            KeepBits keep = trainer.kept_bits(th);
             forward_pass<R>(trainer, th, tiles, keep);
-            if (R::kFirst && !R::kLast) {
-                trainer.look_ahead(th, step + 1); // while the layer above is at its head
+            if (R::kFirst) {
+                trainer.look_ahead(th, step + 1); // while statistics are under way
             }
             if (R::kLast) {
                 head_pass<R>(trainer, th, tiles);
@@ -321,13 +321,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             th.id = computed_here(th.id);
             backward_pass<R>(trainer, th, tiles, keep, weights, overflow_step);
             barrier.arrive(th.id);
-            if (R::kLast && trainer.cluster() == 0) { // while the grid meets
-                move_running_statistics<L>(th, shared.head, shared.batch, p.momentum,
-                                           p.running_mean + trainer.model() * R::kHidden,
-                                           p.running_var + trainer.model() * R::kHidden);
-            }
-        }
-        if (R::kFirst && (R::kLast || tiles == 0)) {
+        } else if (R::kFirst) {
             trainer.look_ahead(th, step + 1);
         }
         const unsigned gradients = // of every block with a tile
@@ -356,10 +350,10 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
     }
 }
 
-template <int kHidden, class Op, int kAbreast, int kLayers>
+template <int kHidden, class Op, int kLayers>
 __global__ void __launch_bounds__(4 * kHidden, 1)
     lstm_train_kernel(const __grid_constant__ Launch launch) {
-    using L = Layout<kHidden, Op, kAbreast>;
+    using L = Layout<kHidden, Op>;
     extern __shared__ __align__(1024) uint8_t slots[];
     __shared__ BlockShared<L> shared;
 
@@ -371,14 +365,13 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     th.full = shared_address(shared.full);
     th.full_phase = 0;
     th.slots = shared_address(slots) + Plan::kHead;
-    const int slots_used = launch.plan.segment_steps * kAbreast;
-    th.input_gradient = th.slots + Plan::gradients(slots_used);
+    th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);
 
     // x beyond its features stays zero.
-    for (int i = th.id * 16; i < slots_used * slot_bytes; i += L::kThreads * 16) {
+    for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {
         store_shared16(th.slots + i, make_uint4(0, 0, 0, 0));
     }
-    if (th.id < kMaxSlots) {
+    if (th.id < kMaxSegment) {
         barrier_init(th.full + 8 * th.id);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -397,14 +390,14 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
 }
 
 // The instance for H = hidden, or NULL.
-template <class Op, int kAbreast> const void *kernel_of(int hidden, int layers) {
+template <class Op> const void *kernel_of(int hidden, int layers) {
     if (hidden == 64) {
-        return layers == 1 ? (const void *)lstm_train_kernel<64, Op, kAbreast, 1>
-                           : (const void *)lstm_train_kernel<64, Op, kAbreast, 2>;
+        return layers == 1 ? (const void *)lstm_train_kernel<64, Op, 1>
+                           : (const void *)lstm_train_kernel<64, Op, 2>;
     }
     if (hidden == 32) {
-        return layers == 1 ? (const void *)lstm_train_kernel<32, Op, kAbreast, 1>
-                           : (const void *)lstm_train_kernel<32, Op, kAbreast, 2>;
+        return layers == 1 ? (const void *)lstm_train_kernel<32, Op, 1>
+                           : (const void *)lstm_train_kernel<32, Op, 2>;
     }
     return nullptr;
 }

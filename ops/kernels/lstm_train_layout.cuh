@@ -8,8 +8,8 @@
 
 namespace rp_lstm {
 
-constexpr int kMmaRows = 8;   // batch rows of an mma: its N
-constexpr int kMaxSlots = 32; // in shared memory: one phase bit each
+constexpr int kRows = 8;        // batch rows of a tile: N of the mma
+constexpr int kMaxSegment = 32; // time steps in shared memory: one phase bit each
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
@@ -18,8 +18,8 @@ struct Workspace {
     size_t statistics; // [tiles + 1][H] float2: mean and M2 of a tile's last h; of the batch's
     size_t sums;       // [tiles + 1][H] float2: sum of dz and of dz * xhat; of the batch's
     size_t head;       // [tiles][H + 2]: d(head weight), d(head bias), squared error
-    size_t cells;      // [tiles][L][kCellScratch][threads] Cells: numbers of a thread's cells
-    size_t starts;     // [pieces][L][2][threads] Cells: c and h before the segment
+    size_t cells;      // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
+    size_t starts;     // [pieces][L][threads] float4: c and h before the segment
     size_t bias;       // [tiles][L][4H]: d(bias), scaled
     size_t partial;    // [tiles][pairs] Operand::Sum: d(weights) in fragment order, scaled
     size_t bytes;
@@ -45,19 +45,11 @@ struct Launch {
     int model; // first of this launch
 };
 
-// kAbreast: how many mma's rows a tile has, side by side in each time step. Two hide each other's
-// latencies, where a block has more than one tile anyway.
-template <int kHidden_, class Operand_, int kAbreast_> struct Layout {
+template <int kHidden_, class Operand_> struct Layout {
     using Operand = Operand_;
-    static constexpr int kAbreast = kAbreast_;
-    static constexpr int kRows = kMmaRows * kAbreast; // of a tile
-    static constexpr int kCells = 2 * kAbreast;       // of a thread
-    struct alignas(4 * kCells) Cells {                // a number of each
-        float v[kCells];
-    };
     static constexpr int kBytes = Operand::kBytes;
     static constexpr int kHidden = kHidden_;
-    static constexpr int kThreads = 4 * kHidden; // a warp has 8 units, all rows, all 4 gates
+    static constexpr int kThreads = 4 * kHidden; // a warp has 8 units, all 8 rows, all 4 gates
     static constexpr int kWarps = kHidden / 8;
     // A group is the k of one 16-byte load by each lane q: 64 bytes; two mma, or kHiddenMmas of h.
     static constexpr int kHiddenBytes = Operand::kHiddenBytes;
@@ -67,7 +59,7 @@ template <int kHidden_, class Operand_, int kAbreast_> struct Layout {
     static constexpr int kBackwardGroups = kHidden * kBytes / 16; // in a tile of gate gradients
     static constexpr int kRowGroups = kHidden / 16;               // of 64 gate rows, in d(weights)
     static constexpr int kTileRow = kHiddenBytes * kHidden;       // of h: [8 rows][H]
-    static constexpr int kTileBytes = kMmaRows * kTileRow;
+    static constexpr int kTileBytes = kRows * kTileRow;
     static constexpr int kInputBytes = 512 * kInputGroups;        // x: [groups][8 rows][64 bytes]
     static constexpr int kPartWords = kHidden * kHidden * kBytes; // one [4H][H] matrix, packed
     static constexpr int kInputPartWords = 32 * kHidden * kBytes; // one [4H][32] matrix, packed
@@ -110,13 +102,12 @@ template <int kHidden_, class Operand_, int kAbreast_> struct Layout {
 };
 // Gate gradients lie in parts of 8 rows of 256 bytes: 16 chunks of a unit's four gates, or of two
 // units' with 16-bit operands.
-constexpr int kGateRow = 256, kGatePart = kMmaRows * kGateRow;
+constexpr int kGateRow = 256, kGatePart = kRows * kGateRow;
 __device__ __forceinline__ int gate_swizzle(int n) {
     return n ^ (n & 1) << 2;
 }
 
-// What a block does. A slot is eight rows of one time step in shared memory; those of a time step
-// are neighbours:
+// What a block does. A slot is one time step in shared memory:
 //   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
 //             backward pass overwrites them in place by d(gates): [parts][8 rows][units][4 gates]
 //   cell      [4H threads] float2: c(t-1), thread-private
@@ -135,7 +126,7 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas; // of a group
     static constexpr int kCellBytes = 32 * L::kHidden;             // float2 a thread
     static constexpr int kInputGradientBytes = kCellBytes;         // the same
-    static constexpr int kGateGradientBytes = 4 * kMmaRows * L::kHidden * L::kBytes;
+    static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes;
     static constexpr int kCell = sizeof(typename L::Operand::Gates) * L::kThreads;
     static constexpr bool kCovers = kCell + kCellBytes + kInputGradientBytes == kGateGradientBytes;
     static constexpr int kPrevious = kCovers ? kGateGradientBytes : kCell + kCellBytes;
@@ -175,29 +166,26 @@ struct Thread {
     int id;
     uint32_t slots;          // shared address of slot 0
     uint32_t input_gradient; // shared address, in the lower layer's block, of dx from above
-    uint32_t full;           // barriers [kMaxSlots]: the other layer's data of a slot has arrived
-    uint32_t full_phase;     // bit s: parity of the next wait on slot s
+    uint32_t full;           // barriers [kMaxSegment]: the other layer's data of a slot has arrived
+    uint32_t full_phase;     // bit t: parity of the next wait on slot t
 
     __device__ __forceinline__ int warp() const { return id >> 5; }
     __device__ __forceinline__ int lane() const { return id & 31; }
-    // A lane, 4g + q, has hidden unit 8 warp + g and batch rows 2q and 2q + 1 of every eight.
+    // A lane, 4g + q, has hidden unit 8 warp + g and batch rows 2q and 2q + 1.
     __device__ __forceinline__ int g() const { return id >> 2 & 7; }
     __device__ __forceinline__ int q() const { return id & 3; }
     __device__ __forceinline__ int unit() const { return id >> 2; }
-    __device__ __forceinline__ int row(int cell) const { // of the tile
-        return (cell >> 1) * kMmaRows + 2 * q() + (cell & 1);
-    }
 
-    // Whether the other layer's data of a slot is there: asked early, so that a product hides the
+    // Whether the other layer's data of slot t is there: asked early, so that a product hides the
     // answer's latency.
-    __device__ __forceinline__ bool has_arrived(int slot) const {
-        return barrier_test(full + 8 * slot, full_phase >> slot & 1);
+    __device__ __forceinline__ bool has_arrived(int t) const {
+        return barrier_test(full + 8 * t, full_phase >> t & 1);
     }
-    __device__ __forceinline__ void receive(int slot, bool arrived) {
+    __device__ __forceinline__ void receive(int t, bool arrived) {
         if (!arrived) {
-            barrier_wait(full + 8 * slot, full_phase >> slot & 1);
+            barrier_wait(full + 8 * t, full_phase >> t & 1);
         }
-        full_phase ^= 1u << slot;
+        full_phase ^= 1u << t;
     }
 };
 
@@ -211,11 +199,12 @@ struct Batch {
     int index; // of the step in this launch
     int epoch;
     uint32_t position; // of its first row in the epoch's order
-    int rows, tiles;
+    int rows;
     uint32_t stamp; // 0 to 3, of the numbers that its tiles exchange
+    __device__ __forceinline__ int tiles() const { return (rows + kRows - 1) / kRows; }
     // How many tiles the cluster has: cluster, cluster + clusters, ...
     __device__ __forceinline__ int tiles_of(int cluster, int clusters) const {
-        return tiles > cluster ? (tiles - cluster + clusters - 1) / clusters : 0;
+        return tiles() > cluster ? (tiles() - cluster + clusters - 1) / clusters : 0;
     }
 };
 

@@ -250,7 +250,7 @@ template <class L>
 __device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam, bool skip,
                                                int layers, int features, const Batch &batch,
                                                int thread, int threads) {
-    const int gates = 4 * L::kHidden, biases = layers * gates, tiles = batch.tiles;
+    const int gates = 4 * L::kHidden, biases = layers * gates, tiles = batch.tiles();
     const int squares = biases + L::kHidden + 1, count = 4 * (squares + 1);
     for (int i = thread; i < (count + 31) / 32 * 32; i += threads) {
         const int item = i >> 2, lane = i & 3;
