@@ -6,10 +6,10 @@ is replaced where it stands and the LeakyReLU by a placeholder: names, order and
 stay. Only where the activation is no module of its own (``F.leaky_relu``, or one LeakyReLU used in
 other places too) is the forward around it replaced by its traced form.
 
-Policy: a pair is left alone, and reported, unless replacing it is certain to keep the result. So a
-forward is not traced for what a graph does not keep (arguments that may be absent, another grad mode
-or autocast inside, attributes that it sets); and what lies inside a module that can't be traced is
-left alone unless that module's source only ever calls it.
+Policy: a pair is left alone, and reported, unless replacing it is certain to keep the result. So no
+forward is traced that has what a graph does not keep (arguments that may be absent, another grad
+mode or autocast inside, attributes that it sets); and what lies inside a module that can't be traced
+is left alone unless that module's source only ever calls it.
 """
 
 from __future__ import annotations
@@ -251,7 +251,8 @@ def _trace(module) -> fx.Graph:
             raise ValueError("its forward has optional arguments")
     before = dict(module.__dict__)
     registries = {name: dict(before[name]) for name in ("_parameters", "_buffers", "_modules")}
-    buffers = [(b, b._version, b.detach().clone()) for b in module._buffers.values() if b is not None]
+    own = [buffer for buffer in module._buffers.values() if buffer is not None]
+    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in own]
     try:
         module.training = True
         graph = _ShallowTracer().trace(module)
