@@ -8,8 +8,8 @@ other places too) is the forward around it replaced by its traced form.
 
 Policy: a pair is left alone, and reported, unless replacing it is certain to keep the result. So no
 forward is traced that has what a graph does not keep (arguments that may be absent, another grad
-mode or autocast inside, attributes that it sets); and what lies inside a module that can't be traced
-is left alone unless that module's source only ever calls it.
+mode or autocast inside, attributes that it sets); and what lies inside a module that can't be
+traced is left alone unless that module's source only ever calls it.
 """
 
 from __future__ import annotations
