@@ -7,8 +7,6 @@
 #include "bn_leaky_relu_parts.h"
 #include "bn_leaky_relu_planes_ring.cuh"
 
-#include <cooperative_groups.h>
-
 #include <utility>
 
 namespace rp_kernels {
@@ -62,109 +60,93 @@ __device__ __noinline__ Partial divided_chain(const scalar_t *channel,
     return chain;
 }
 
-// One channel by the chain warps: the mean and m2 of this thread.
-template <typename scalar_t>
-__device__ __forceinline__ Partial reduce(PlanesRing<scalar_t, 1> &ring,
-                                          const BnLeakyReluShape &shape, const scalar_t *channel,
-                                          int first, const Reciprocal *reciprocal) {
-    Chain chain;
-    int values_before = 0;
-    ring.consume([&](const scalar_t *values, int count) {
-        int k = 0;
-        for (; k + CHAIN_UNROLL <= count; k += CHAIN_UNROLL) {
-            scalar_t value[CHAIN_UNROLL];
-            Reciprocal factor[CHAIN_UNROLL];
-#pragma unroll
-            for (int u = 0; u < CHAIN_UNROLL; ++u) {
-                value[u] = values[(k + u) * WIDTH];
-                factor[u] = reciprocal[k + u];
-            }
-#pragma unroll
-            for (int u = 0; u < CHAIN_UNROLL; ++u) {
-                chain.add(Scalar<scalar_t>::widen(value[u]), factor[u]);
-            }
-        }
-        for (; k < count; ++k) {
-            chain.add(Scalar<scalar_t>::widen(values[k * WIDTH]), reciprocal[k]);
-        }
-        reciprocal += count;
-        values_before += count;
-    });
-    Partial partial = {values_before, chain.mean, chain.m2};
-    if (!chain.is_exact()) {
-        partial = divided_chain(channel, shape, first);
-    }
-    __syncwarp();
-    return partial;
-}
-
-// The moments of eager mode's 16 warps, of which lane k has warp k's.
-__device__ __forceinline__ float2 merge_warps(float2 moments, const BnLeakyReluShape &shape) {
-    const int lane = threadIdx.x % 32;
-    const int last = min(max(shape.length % PLANE_THREADS - lane * 32, 0), 32);
-    const int count = shape.images * (shape.length / PLANE_THREADS * 32 + last);
-    return first_lane(
-        merge_planes_warp({lane < PLANE_WARPS ? count : 0, moments.x, moments.y}));
-}
-
 template <typename scalar_t>
 __global__ void __launch_bounds__(RING_THREADS, 1)
     planes_forward_kernel(const BnLeakyReluForward p, const RingShape shape, float bessel) {
-    extern __shared__ uint4 images[]; // the ring, then the reciprocals
-    __shared__ RingMemory memory;
+    extern __shared__ uint4 memory[]; // the ring, then the reciprocals
+    __shared__ uint64_t barriers[2 * MAXIMUM_SLOTS];
+    __shared__ float2 results[PLANE_WARPS];
     namespace cg = cooperative_groups;
     cg::cluster_group cluster = cg::this_cluster();
+    auto started = cluster.barrier_arrive();
     const int part = cluster.block_rank();
+    const int index = blockIdx.x / PARTS;
     const int warp = threadIdx.x / 32;
     const int length = p.shape.length;
     assume_parameter_type<scalar_t>(p);
-    PlanesRing<scalar_t, 1> ring(p.shape, shape, images, &memory, part);
-    auto *reciprocals = reinterpret_cast<Reciprocal *>(images + shape.slots * shape.slot_packs);
+    const ChannelBefore before = channel_before(p, index);
+    const scalar_t *input =
+        static_cast<const scalar_t *>(p.input) + static_cast<int64_t>(index) * length;
+    scalar_t *output = static_cast<scalar_t *>(p.output) + static_cast<int64_t>(index) * length;
+    const scalar_t *const tensors[1] = {input};
+    PlanesRing<scalar_t, 1> ring(p.shape, shape, memory, barriers, part);
+    auto *reciprocals = reinterpret_cast<Reciprocal *>(memory + shape.slots * shape.slot_packs);
     const int longest = p.shape.images * ((length + PLANE_THREADS - 1) / PLANE_THREADS);
     for (int i = threadIdx.x; i < longest; i += RING_THREADS) {
         const float high = reciprocal_of(i + 1);
         reciprocals[i] = {high, __fmul_rn(__fmaf_rn(-static_cast<float>(i + 1), high, 1.0f), high)};
     }
     ring.init(); // its barrier also covers the reciprocals
-    auto started = cluster.barrier_arrive();
-    const auto *input = static_cast<const scalar_t *>(p.input);
-    auto *output = static_cast<scalar_t *>(p.output);
-    const int first = blockIdx.x / PARTS;
-    const int step = gridDim.x / PARTS;
-    if (warp < CHAIN_WARPS) {
-        cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
-        for (int index = first; index < p.shape.channels; index += step) {
-            const Partial moments = reduce<scalar_t>(ring, p.shape, input + index * length,
-                                                     part * WIDTH + threadIdx.x, reciprocals);
-            ring.send_result(first_lane(merge_planes_warp(moments)));
-        }
-    } else if (warp < CHAIN_WARPS + APPLY_WARPS) {
-        for (int index = first; index < p.shape.channels; index += step) {
-            const ChannelBefore before = channel_before(p, index);
-            const float2 total = merge_warps(ring.receive_result(), p.shape);
-            const float variance = __fdiv_rn(total.y, static_cast<float>(p.shape.images * length));
-            if (part == 0 && threadIdx.x == CHAIN_WARPS * 32) {
-                finish_statistics(p, index, before, total.x, variance, bessel);
-            }
-            const Channel channel = {total.x, inverse_deviation(variance, p.eps), before.weight,
-                                     before.bias};
-            const auto apply = [&](const uint4(&word)[1], int offset) {
-                float value[Scalar<scalar_t>::PACK];
-                Scalar<scalar_t>::unpack(word[0], value);
-#pragma unroll
-                for (int e = 0; e < Scalar<scalar_t>::PACK; ++e) {
-                    value[e] = forward_value<scalar_t>(value[e], channel, p.negative_slope);
-                }
-                __stcs(reinterpret_cast<uint4 *>(output + index * length + offset),
-                       Scalar<scalar_t>::pack(value));
-            };
-            ring.template transform<REREAD_UNROLL>({input + index * length}, apply);
-        }
-    } else {
-        for (int index = first; index < p.shape.channels; index += step) {
-            ring.produce({input + index * length});
-        }
+    if (warp >= CHAIN_WARPS && warp < CHAIN_WARPS + COPY_WARPS) {
+        ring.produce(tensors);
     }
+    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
+
+    Partial partial = {};
+    if (warp < CHAIN_WARPS) {
+        Chain chain;
+        const Reciprocal *reciprocal = reciprocals;
+        ring.consume([&](const scalar_t *values, int count) {
+            int k = 0;
+            for (; k + CHAIN_UNROLL <= count; k += CHAIN_UNROLL) {
+                scalar_t value[CHAIN_UNROLL];
+                Reciprocal factor[CHAIN_UNROLL];
+#pragma unroll
+                for (int u = 0; u < CHAIN_UNROLL; ++u) {
+                    value[u] = values[(k + u) * WIDTH];
+                    factor[u] = reciprocal[k + u];
+                }
+#pragma unroll
+                for (int u = 0; u < CHAIN_UNROLL; ++u) {
+                    chain.add(Scalar<scalar_t>::widen(value[u]), factor[u]);
+                }
+            }
+            for (; k < count; ++k) {
+                chain.add(Scalar<scalar_t>::widen(values[k * WIDTH]), reciprocal[k]);
+            }
+            reciprocal += count;
+            partial.count += count;
+        });
+        partial.first = chain.mean;
+        partial.second = chain.m2;
+        if (!chain.is_exact()) {
+            partial = divided_chain(input, p.shape, part * WIDTH + threadIdx.x);
+        }
+        __syncwarp();
+    }
+    const int lane = threadIdx.x % 32;
+    const int last = min(max(length % PLANE_THREADS - lane * 32, 0), 32);
+    const int count_of_lane = p.shape.images * (length / PLANE_THREADS * 32 + last);
+    const Partial total =
+        merge_cluster(partial, results, part, count_of_lane,
+                      [](const Partial &part_of) { return merge_planes_warp(part_of); });
+
+    const float values = static_cast<float>(p.shape.images * length);
+    const float variance = __fdiv_rn(total.second, values);
+    const Channel channel = {total.first, inverse_deviation(variance, p.eps), before.weight,
+                             before.bias};
+    if (part == 0 && threadIdx.x == 0) {
+        finish_statistics(p, index, before, total.first, variance, bessel);
+    }
+    ring.template transform<REREAD_UNROLL>(tensors, [&](const uint4(&word)[1], int offset) {
+        float value[Scalar<scalar_t>::PACK];
+        Scalar<scalar_t>::unpack(word[0], value);
+#pragma unroll
+        for (int e = 0; e < Scalar<scalar_t>::PACK; ++e) {
+            value[e] = forward_value<scalar_t>(value[e], channel, p.negative_slope);
+        }
+        __stcs(reinterpret_cast<uint4 *>(output + offset), Scalar<scalar_t>::pack(value));
+    });
 }
 
 template <typename scalar_t>
@@ -179,9 +161,8 @@ cudaError_t launch(const BnLeakyReluForward &params, cudaStream_t stream) {
     const size_t shared = static_cast<size_t>(ring.slots) * ring.slot_packs * sizeof(uint4) + table;
     const float bessel =
         bessel_correction(static_cast<int64_t>(params.shape.images) * params.shape.length);
-    static ResidentBlocks resident;
-    return launch_clusters(resident, planes_forward_kernel<scalar_t>, params.shape.channels, shared,
-                           stream, params, ring, bessel);
+    return launch_clusters(planes_forward_kernel<scalar_t>, params.shape.channels, shared, stream,
+                           params, ring, bessel);
 }
 
 } // namespace

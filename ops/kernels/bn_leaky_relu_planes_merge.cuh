@@ -42,11 +42,6 @@ template <typename scalar_t> __device__ __forceinline__ Partial add_planes_warp(
     return partial;
 }
 
-// Lane 0's sums or moments, in all lanes.
-__device__ __forceinline__ float2 first_lane(const Partial &partial) {
-    return make_float2(__shfl_sync(~0u, partial.first, 0), __shfl_sync(~0u, partial.second, 0));
-}
-
 // One more gradient. In 16-bit types the product is rounded to the type before it is added.
 template <typename scalar_t>
 __device__ __forceinline__ void add_planes_gradient(Partial &sums, float centered, float dy) {

@@ -1,30 +1,25 @@
-// The images of one channel after another, streamed through shared memory for the single-launch
-// PLANES kernels.
+// The images of one channel, streamed through shared memory for the single-launch PLANES kernels.
 //
 // A cluster of thread blocks shares a channel: eager mode's 512 threads are cut into equal parts,
-// and part r owns elements 512 k + [r * WIDTH, (r + 1) * WIDTH) of every plane. The clusters stay,
-// and take channel after channel. In each block some warps copy image after image into a ring of
-// slots by bulk copies; some own eager mode's threads and reduce the images in order; some write
-// the output of a reduced channel, and so make room for the next one: its reading and the writing
-// of this one overlap. What the ring holds when a channel is reduced needs no second read.
+// and part r owns elements 512 k + [r * WIDTH, (r + 1) * WIDTH) of every plane. Some warps copy
+// image after image into a ring of slots by bulk copies, which a single warp issues too slowly; the
+// warps that own eager mode's threads take them in order. What the ring holds at the end needs no
+// second read.
 #pragma once
 
 #include "bn_leaky_relu_channel.cuh"
-#include "bn_leaky_relu_launch.cuh"
 #include "bn_leaky_relu_planes_merge.cuh"
 
-#include <algorithm>
+#include <cooperative_groups.h>
 
 namespace rp_kernels {
 
 constexpr int PARTS = 2;                     // thread blocks of a cluster
 constexpr int WIDTH = PLANE_THREADS / PARTS; // eager mode's threads of one part
-constexpr int CHAIN_WARPS = WIDTH / 32;      // the first warps of a block: they own these threads
-constexpr int APPLY_WARPS = 8;               // the next ones: they write the output
-constexpr int COPY_WARPS = 4;                // the last: one alone issues bulk copies too slowly
-constexpr int RING_THREADS = 32 * (CHAIN_WARPS + APPLY_WARPS + COPY_WARPS);
+constexpr int CHAIN_WARPS = WIDTH / 32;      // warps that own them
+constexpr int COPY_WARPS = 4;                // the next ones, that copy
+constexpr int RING_THREADS = 512;            // of a thread block
 constexpr int MAXIMUM_SLOTS = 40;
-static_assert(CHAIN_WARPS == APPLY_WARPS, "either gives a slot back, by one arrival a warp");
 
 // ---- mbarriers and bulk copies ------------------------------------------------------------------
 
@@ -47,26 +42,15 @@ __device__ __forceinline__ void barrier_arrive(uint64_t *barrier) {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-// Until the phase of `parity` has ended. CLUSTER: what arrived may come from other thread blocks.
-template <bool CLUSTER = false>
 __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity) {
     uint32_t done = 0;
     while (!done) {
-        if constexpr (CLUSTER) {
-            asm volatile("{\n.reg .pred p;\n"
-                         "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-                         "selp.u32 %0, 1, 0, p;\n}"
-                         : "=r"(done)
-                         : "r"(shared_address(barrier)), "r"(parity)
-                         : "memory");
-        } else {
-            asm volatile("{\n.reg .pred p;\n"
-                         "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-                         "selp.u32 %0, 1, 0, p;\n}"
-                         : "=r"(done)
-                         : "r"(shared_address(barrier)), "r"(parity)
-                         : "memory");
-        }
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.shared.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(shared_address(barrier)), "r"(parity)
+                     : "memory");
     }
 }
 
@@ -84,22 +68,10 @@ __device__ __forceinline__ void bulk_copy(void *shared, const void *global, uint
                  : "memory");
 }
 
-// Stores `value` at `shared` in the memory of thread block `rank` of the cluster, and counts its
-// bytes at that block's `barrier`.
-__device__ __forceinline__ void send(float2 *shared, float2 value, uint64_t *barrier, int rank) {
-    asm volatile("{\n.reg .b32 to, at;\n"
-                 "mapa.shared::cluster.u32 to, %0, %4;\n"
-                 "mapa.shared::cluster.u32 at, %3, %4;\n"
-                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [to], {%1, %2}, [at];\n}"
-                 ::"r"(shared_address(shared)), "f"(value.x), "f"(value.y),
-                 "r"(shared_address(barrier)), "r"(rank)
-                 : "memory");
-}
-
 // ---- The ring -----------------------------------------------------------------------------------
 
 struct RingShape {
-    int slots;      // 1 ... MAXIMUM_SLOTS
+    int slots;      // images in the ring, 2 ... MAXIMUM_SLOTS, or all
     int slot_packs; // packs of 16 bytes that one part has of a plane, at most
 };
 
@@ -109,59 +81,55 @@ __host__ __device__ inline int packs_of_part(int length, int pack) {
     return (length / PLANE_THREADS * WIDTH + (last < WIDTH ? last : WIDTH)) / pack;
 }
 
-// A walk around the ring, a slot an image; the parity of the slot's barriers turns at each lap.
+// A walk around the ring, a slot an image; the parity of the slot's barrier turns at each lap.
 struct RingPosition {
     int slot = 0;
     uint32_t parity = 0;
-    __device__ void advance(int images, int slots) {
-        slot += images;
-        while (slot >= slots) {
-            slot -= slots;
+    __device__ void advance(int slots) {
+        if (++slot == slots) {
+            slot = 0;
             parity ^= 1;
         }
     }
 };
 
-// What the warps of a block share beside the images. A channel's results go to one of two places in
-// turn: because less than two channels are in the ring, a result is read before it is replaced.
-struct RingMemory {
-    uint64_t full[MAXIMUM_SLOTS], empty[MAXIMUM_SLOTS]; // barriers of the slots
-    uint64_t reduced[2];                                // barriers of the results
-    float2 results[2][PLANE_WARPS];
-};
-
-// One warp's view of the ring. Each of its three roles calls its own function for every channel.
 template <typename scalar_t, int TENSORS> class PlanesRing {
   public:
     static constexpr int PACK = Scalar<scalar_t>::PACK;
     static constexpr int SEGMENT_PACKS = WIDTH / PACK;
 
-    // images: dynamic shared memory, [slots][TENSORS][slot_packs]
-    __device__ PlanesRing(const BnLeakyReluShape &shape, const RingShape &ring, uint4 *images,
-                          RingMemory *memory, int part)
-        : shape_(shape), ring_(ring), images_(images), memory_(memory), part_(part),
+    // memory: dynamic shared memory, [slots][TENSORS][slot_packs]; barriers: [2][MAXIMUM_SLOTS]
+    __device__ PlanesRing(const BnLeakyReluShape &shape, const RingShape &ring, uint4 *memory,
+                          uint64_t *barriers, int part)
+        : shape_(shape), ring_(ring), memory_(memory), full_(barriers),
+          empty_(barriers + MAXIMUM_SLOTS), part_(part),
           image_stride_(shape.channels * shape.length) {}
 
     __device__ void init() {
         const int slot = threadIdx.x;
         if (slot < ring_.slots) {
-            barrier_init(memory_->full + slot, 1);
-            barrier_init(memory_->empty + slot, CHAIN_WARPS);
+            barrier_init(full_ + slot, 1);
+            barrier_init(empty_ + slot, CHAIN_WARPS);
+            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+            fence_bulk_copies();
         }
-        if (slot < 2) {
-            barrier_init(memory_->reduced + slot, 1);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        fence_bulk_copies();
         __syncthreads(); // the barriers exist before anybody waits on one
+    }
+
+    __device__ int segments() const {
+        return (shape_.length - part_ * WIDTH + PLANE_THREADS - 1) / PLANE_THREADS;
     }
 
     // By the copying warps: all images, each as soon as its slot is free.
     __device__ void produce(const scalar_t *const (&channel)[TENSORS]) {
+        RingPosition at;
         for (int image = 0; image < shape_.images; ++image) {
-            barrier_wait(memory_->empty + at_.slot, at_.parity ^ 1); // at once in the first lap
-            copy_image(channel, image, at_.slot);
-            at_.advance(1, ring_.slots);
+            if (image >= ring_.slots) {
+                // The parity of the lap before this one, in which the slot was given back.
+                barrier_wait(empty_ + at.slot, at.parity ^ 1);
+            }
+            copy_image(channel, image, at.slot);
+            at.advance(ring_.slots);
         }
     }
 
@@ -170,97 +138,70 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         const int first = part_ * WIDTH + static_cast<int>(threadIdx.x);
         const int count =
             first < shape_.length ? 1 + (shape_.length - 1 - first) / PLANE_THREADS : 0;
+        RingPosition at;
         for (int image = 0; image < shape_.images; ++image) {
-            barrier_wait(memory_->full + at_.slot, at_.parity);
-            take(reinterpret_cast<const scalar_t *>(slot_memory(at_.slot, 0)) + threadIdx.x, count);
+            barrier_wait(full_ + at.slot, at.parity);
+            take(reinterpret_cast<const scalar_t *>(slot_memory(at.slot, 0)) + threadIdx.x, count);
             if (image + ring_.slots < shape_.images) {
-                give_back(at_.slot, 1);
+                fence_bulk_copies();
+                __syncwarp(); // all lanes have read the slot before it is given back
+                if (threadIdx.x % 32 == 0) {
+                    barrier_arrive(empty_ + at.slot);
+                }
             }
-            at_.advance(1, ring_.slots);
+            at.advance(ring_.slots);
         }
-    }
-
-    // By the chain warps: one warp's part of the result, to every part of the cluster.
-    __device__ void send_result(float2 result) {
-        const int lane = threadIdx.x % 32;
-        const int warp = threadIdx.x / 32;
-        uint64_t *const reduced = memory_->reduced + channels_ % 2;
-        if (threadIdx.x == 0) {
-            barrier_expect(reduced, sizeof(memory_->results[0]));
-        }
-        if (lane < PARTS) {
-            send(&memory_->results[channels_ % 2][part_ * CHAIN_WARPS + warp], result, reduced,
-                 lane);
-        }
-        ++channels_;
-    }
-
-    // By the warps that apply: the result of warp `lane` of all 16, or zeros.
-    __device__ float2 receive_result() {
-        const int lane = threadIdx.x % 32;
-        barrier_wait<true>(memory_->reduced + channels_ % 2, channels_ / 2 % 2);
-        const float2 result = lane < PLANE_WARPS ? memory_->results[channels_ % 2][lane]
-                                                 : make_float2(0.0f, 0.0f);
-        ++channels_;
-        return result;
     }
 
     // Elements from one tensor of a slot to the next.
     __device__ int tensor_stride() const { return ring_.slot_packs * PACK; }
 
-    // By the warps that apply: apply(words of the tensors, offset in the channel) for every pack of
-    // the part: images that left the ring newest first, then those in it.
+    // By all threads: apply(words of the tensors, offset in the channel) for every pack of the
+    // part: images that left the ring newest first, then those in it.
     template <int UNROLL, typename Apply>
     __device__ void transform(const scalar_t *const (&channel)[TENSORS], const Apply &apply) {
-        const int first_held = max(shape_.images - ring_.slots, 0);
-        for (int q = threadIdx.x - CHAIN_WARPS * 32; q < ring_.slot_packs; q += APPLY_WARPS * 32) {
-            if (const int start = start_of_pack(q); start < shape_.length) {
-                reread<UNROLL>(channel, start, first_held, apply);
+        const int held = min(ring_.slots, shape_.images);
+        const int first_held = shape_.images - held;
+        for (int q = threadIdx.x; q < ring_.slot_packs; q += RING_THREADS) {
+            const int start =
+                q / SEGMENT_PACKS * PLANE_THREADS + part_ * WIDTH + q % SEGMENT_PACKS * PACK;
+            if (start >= shape_.length) {
+                continue;
             }
-        }
-        at_.advance(first_held, ring_.slots);
-        constexpr int AT_ONCE = 4 / TENSORS;
-        for (int image = first_held; image < shape_.images; image += AT_ONCE) {
-            transform_held<AT_ONCE>(image, min(AT_ONCE, shape_.images - image), apply);
+            reread<UNROLL>(channel, start, first_held, apply);
+            int slot = first_held % ring_.slots;
+#pragma unroll 4
+            for (int image = first_held; image < shape_.images; ++image) {
+                uint4 word[TENSORS];
+#pragma unroll
+                for (int t = 0; t < TENSORS; ++t) {
+                    word[t] = slot_memory(slot, t)[q];
+                }
+                apply(word, image * image_stride_ + start);
+                slot = slot + 1 == ring_.slots ? 0 : slot + 1;
+            }
         }
     }
 
   private:
     __device__ uint4 *slot_memory(int slot, int tensor) const {
-        return images_ + (slot * TENSORS + tensor) * ring_.slot_packs;
-    }
-
-    // Where pack q of the part begins in a plane.
-    __device__ int start_of_pack(int q) const {
-        return q / SEGMENT_PACKS * PLANE_THREADS + part_ * WIDTH + q % SEGMENT_PACKS * PACK;
-    }
-
-    // By a whole warp, which has read `count` slots from `slot` on.
-    __device__ void give_back(int slot, int count) {
-        fence_bulk_copies();
-        __syncwarp(); // all lanes have read the slots
-        const int lane = threadIdx.x % 32;
-        if (lane < count) {
-            slot += lane;
-            barrier_arrive(memory_->empty + (slot < ring_.slots ? slot : slot - ring_.slots));
-        }
+        return memory_ + (slot * TENSORS + tensor) * ring_.slot_packs;
     }
 
     __device__ void copy_image(const scalar_t *const (&channel)[TENSORS], int image, int slot) {
-        const int thread = threadIdx.x - (CHAIN_WARPS + APPLY_WARPS) * 32;
+        const int thread = threadIdx.x - CHAIN_WARPS * 32;
         // Bytes may arrive before they are expected: this arrival is what the barrier waits for.
         if (thread == 0) {
-            barrier_expect(memory_->full + slot, TENSORS * bytes_of_part());
+            barrier_expect(full_ + slot, TENSORS * bytes_of_part());
         }
-        const int segments = (shape_.length - part_ * WIDTH + PLANE_THREADS - 1) / PLANE_THREADS;
         const int first = thread / 32 + thread % 32 * COPY_WARPS; // neighbours to different warps
-        for (int segment = first; segment < segments; segment += COPY_WARPS * 32) {
+        for (int segment = first; segment < segments(); segment += COPY_WARPS * 32) {
             const int start = PLANE_THREADS * segment + part_ * WIDTH;
             const uint32_t bytes = min(WIDTH, shape_.length - start) * sizeof(scalar_t);
 #pragma unroll
             for (int t = 0; t < TENSORS; ++t) {
                 bulk_copy(slot_memory(slot, t) + segment * SEGMENT_PACKS,
-                          channel[t] + image * image_stride_ + start, bytes, memory_->full + slot);
+                          channel[t] + image * image_stride_ + start, bytes, full_ + slot);
             }
         }
     }
@@ -293,57 +234,41 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         }
     }
 
-    // `count` images from `image` on, which the next slots hold. A warp gives them back as soon as
-    // its last packs are in registers.
-    template <int AT_ONCE, typename Apply>
-    __device__ void transform_held(int image, int count, const Apply &apply) {
-        const int first_slot = at_.slot;
-        const uint4 *held[AT_ONCE];
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; ++k) {
-            if (k < count) {
-                barrier_wait(memory_->full + at_.slot, at_.parity);
-                held[k] = slot_memory(at_.slot, 0);
-                at_.advance(1, ring_.slots);
-            }
-        }
-        const int lane = threadIdx.x % 32;
-        bool last = false;
-        for (int q = threadIdx.x - CHAIN_WARPS * 32; !last; q += APPLY_WARPS * 32) {
-            last = q - lane + APPLY_WARPS * 32 >= ring_.slot_packs;
-            const int start = start_of_pack(q);
-            const bool inside = q < ring_.slot_packs && start < shape_.length;
-            uint4 word[AT_ONCE][TENSORS];
-#pragma unroll
-            for (int k = 0; k < AT_ONCE; ++k) {
-#pragma unroll
-                for (int t = 0; t < TENSORS; ++t) {
-                    if (inside && k < count) {
-                        word[k][t] = held[k][t * ring_.slot_packs + q];
-                    }
-                }
-            }
-            if (last) {
-                give_back(first_slot, count);
-            }
-#pragma unroll
-            for (int k = 0; k < AT_ONCE; ++k) {
-                if (inside && k < count) {
-                    apply(word[k], (image + k) * image_stride_ + start);
-                }
-            }
-        }
-    }
-
     BnLeakyReluShape shape_;
     RingShape ring_;
-    uint4 *images_;
-    RingMemory *memory_;
+    uint4 *memory_;
+    uint64_t *full_, *empty_;
     int part_;
     int image_stride_;
-    RingPosition at_;  // of the next image
-    int channels_ = 0; // whose results this warp sent or received
 };
+
+// The warps' partial results, brought to every part of the cluster; merge(...) is warp-wide and its
+// result is lane 0's. Every thread returns the channel's total.
+template <typename Merge>
+__device__ Partial merge_cluster(Partial partial, float2 *results, int part, int count_of_lane,
+                                 const Merge &merge) {
+    namespace cg = cooperative_groups;
+    cg::cluster_group cluster = cg::this_cluster();
+    const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32;
+    if (warp < CHAIN_WARPS) {
+        partial = merge(partial);
+        // Lane 0's alone has eager mode's order.
+        const float first = __shfl_sync(~0u, partial.first, 0);
+        const float second = __shfl_sync(~0u, partial.second, 0);
+        if (lane < PARTS) {
+            *cluster.map_shared_rank(results + part * CHAIN_WARPS + warp, lane) =
+                make_float2(first, second);
+        }
+    }
+    cluster.sync(); // every part's results have arrived in every part
+    Partial total = {};
+    if (lane < PLANE_WARPS) {
+        total = {count_of_lane, results[lane].x, results[lane].y};
+    }
+    total = merge(total);
+    return {0, __shfl_sync(~0u, total.first, 0), __shfl_sync(~0u, total.second, 0)};
+}
 
 // ---- Launching ----------------------------------------------------------------------------------
 
@@ -358,27 +283,26 @@ RingShape ring_shape(const BnLeakyReluShape &shape, int tensors, size_t other_by
         return {0, 0};
     }
     const int packs = packs_of_part(shape.length, PACK);
-    const int fit = static_cast<int>((RING_SHARED_BYTES - other_bytes) /
-                                     (packs * tensors * sizeof(uint4)));
-    // Less than two channels, as RingMemory wants it.
-    const int slots = std::min({fit, 2 * shape.images - 1, MAXIMUM_SLOTS});
+    const size_t fit = (RING_SHARED_BYTES - other_bytes) / (packs * tensors * sizeof(uint4));
+    const size_t wanted = shape.images < MAXIMUM_SLOTS ? shape.images : MAXIMUM_SLOTS;
+    const int slots = static_cast<int>(fit < wanted ? fit : wanted);
     return {slots < 2 && slots < shape.images ? 0 : slots, packs};
 }
 
 template <typename Kernel, typename... Arguments>
-cudaError_t launch_clusters(ResidentBlocks &resident, Kernel kernel, int channels,
-                            size_t shared_bytes, cudaStream_t stream,
+cudaError_t launch_clusters(Kernel kernel, int channels, size_t shared_bytes, cudaStream_t stream,
                             const Arguments &...arguments) {
-    int blocks = 0;
-    const cudaError_t error = resident.ask(&blocks, kernel, RING_THREADS, RING_SHARED_BYTES);
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(RING_SHARED_BYTES));
     if (error != cudaSuccess) {
-        return error;
+        cudaGetLastError(); // a smaller GPU: not an error of the call that follows
+        return cudaErrorNotSupported;
     }
     cudaLaunchAttribute cluster = {};
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim = {PARTS, 1, 1};
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(PARTS * std::min(channels, std::max(1, blocks / PARTS)));
+    config.gridDim = dim3(channels * PARTS);
     config.blockDim = dim3(RING_THREADS);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
