@@ -321,6 +321,13 @@ static void empty_inbox(worker *worker) {
 
 /* ---- The loop -------------------------------------------------------------------------------- */
 
+/* Of an end that arrives together with the last bytes epoll tells once, and libmicrohttpd, when a
+ * read fills less than its buffer, does not read again to find it. */
+static bool has_ended(const connection *connection) {
+    char byte;
+    return recvfrom(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL) == 0;
+}
+
 /* A client that sends a byte now and then must not keep its connection for ever: it has
  * idle_seconds from byte to byte, and request_seconds from the end of one request to the end of the
  * next. While closing, a connection without a request ends at once. */
@@ -341,6 +348,8 @@ static void end_stalled(worker *worker, int64_t now, bool closing) {
             shutdown(c->fd, SHUT_RDWR);        /* libmicrohttpd sees the end and closes it */
             c->since_ns = c->heard_ns = now;
             counter_add(&worker->metrics.stalled, stalled);
+        } else if (!c->request && has_ended(c)) {
+            shutdown(c->fd, SHUT_RD); /* so that libmicrohttpd reads again */
         }
     }
 }
