@@ -57,6 +57,49 @@ struct Temporary {
     }
 };
 
+void write_and_sync(int fd, const std::string &bytes, const std::string &path) {
+    write_all(fd, bytes, path);
+    if (::fsync(fd) != 0) {
+        fail("write", path);
+    }
+}
+
+// The file has no name until it is whole and on disk, so that a kill meanwhile leaves nothing
+// behind. False where that can't be had: some file systems, no /proc.
+bool write_unnamed(const std::string &folder, const std::string &path, const std::string &bytes) {
+    Descriptor file{::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644)};
+    if (file.fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+        return false;
+    }
+    if (file.fd < 0) {
+        fail("create", path);
+    }
+    write_and_sync(file.fd, bytes, path);
+    ::unlink(path.c_str()); // linkat replaces nothing
+    const std::string unnamed = "/proc/self/fd/" + std::to_string(file.fd);
+    if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+        if (errno == ENOENT) {
+            return false;
+        }
+        fail("name", path);
+    }
+    if (file.close() != 0) {
+        fail("write", path);
+    }
+    return true;
+}
+
+void write_named(const std::string &path, const std::string &bytes) {
+    Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+    if (file.fd < 0) {
+        fail("create", path);
+    }
+    write_and_sync(file.fd, bytes, path);
+    if (file.close() != 0) {
+        fail("write", path);
+    }
+}
+
 } // namespace
 
 std::string file_read(const std::string &path) {
@@ -92,22 +135,17 @@ std::string file_read(const std::string &path) {
 }
 
 void file_replace(const std::string &path, const std::string &bytes) {
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     // One temporary name a target: a killed writer's leftover is overwritten by the next one.
     Temporary temporary{path + ".partial"};
-    Descriptor file{::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (file.fd < 0) {
-        fail("create", temporary.path);
-    }
-    write_all(file.fd, bytes, temporary.path);
-    if (::fsync(file.fd) != 0 || file.close() != 0) {
-        fail("write", temporary.path);
+    if (!write_unnamed(folder, temporary.path, bytes)) {
+        write_named(temporary.path, bytes);
     }
     if (::rename(temporary.path.c_str(), path.c_str()) != 0) {
         fail("replace", path);
     }
     temporary.renamed = true;
-    const size_t slash = path.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
     Descriptor directory{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (directory.fd < 0 || ::fsync(directory.fd) != 0) {
         fail("sync", folder);

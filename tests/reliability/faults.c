@@ -1,11 +1,12 @@
 /* A library for LD_PRELOAD that makes chosen system calls fail, so that tests see what a program
  * does on a full, broken or read-only disk, and what a kill at a given moment leaves behind.
  *
- *     RP_FAULT=CALL:N:EFFECT   CALL: open (for writing), write, fsync, close or rename; from its
- * Nth on. EFFECT: an errno's name (EIO, ENOSPC, EROFS, EACCES; EINTR: that one call only), short
- * (half of what was asked is written), kill (SIGKILL before the call) RP_FAULT_PATH=TEXT counts
- * only files whose path contains it RP_FAULT_LOG=FILE        appends a line for each call that
- * counts
+ *     RP_FAULT=CALL:N:EFFECT   CALL: open (for writing), write, fsync, linkat, close or rename;
+ *                              from its Nth on. EFFECT: an errno's name (EIO, ENOSPC, EROFS,
+ *                              EACCES; that one call only: EINTR, ENOENT, EOPNOTSUPP), short
+ *                              (half of what was asked is written), kill (SIGKILL before the call)
+ *     RP_FAULT_PATH=TEXT       counts only files whose path contains it
+ *     RP_FAULT_LOG=FILE        appends a line for each call that counts
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,8 +26,10 @@ enum { NAME_SIZE = 32, PATH_SIZE = 4096 };
 static const struct {
     const char *name;
     int number;
-} errors[] = {{"EIO", EIO},       {"ENOSPC", ENOSPC}, {"EROFS", EROFS},
-              {"EACCES", EACCES}, {"EINTR", EINTR},   {"short", 0}};
+    bool once;
+} errors[] = {{"EIO", EIO, false},       {"ENOSPC", ENOSPC, false},       {"EROFS", EROFS, false},
+              {"EACCES", EACCES, false}, {"EINTR", EINTR, true},          {"ENOENT", ENOENT, true},
+              {"short", 0, false},       {"EOPNOTSUPP", EOPNOTSUPP, true}};
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_read)(int, void *, size_t);
@@ -34,6 +37,7 @@ static int (*real_open)(const char *, int, ...);
 static int (*real_fsync)(int);
 static int (*real_close)(int);
 static int (*real_rename)(const char *, const char *);
+static int (*real_linkat)(int, const char *, int, const char *, int);
 
 /* ISO C has no conversion from the pointer that dlsym returns. */
 static void find(void *function, const char *name) {
@@ -48,6 +52,7 @@ static void find_all(void) {
         find(&real_fsync, "fsync");
         find(&real_close, "close");
         find(&real_rename, "rename");
+        find(&real_linkat, "linkat");
         find(&real_open, "open");
     }
 }
@@ -87,7 +92,7 @@ static int fault(const char *call, const char *path) {
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         if (strcmp(effect, errors[i].name) == 0) {
             const int number = errors[i].number;
-            return number == EINTR && calls > first ? 0 : number ? number : -1;
+            return errors[i].once && calls > first ? 0 : number ? number : -1;
         }
     }
     fprintf(stderr, "RP_FAULT: '%s' is no effect\n", effect);
@@ -161,13 +166,17 @@ int close(int fd) {
     return refuse(number) ? -1 : result;
 }
 
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags) {
+    find_all();
+    return refuse(fault("linkat", to)) ? -1 : real_linkat(from_folder, from, to_folder, to, flags);
+}
+
 int rename(const char *from, const char *to) {
     find_all();
     return refuse(fault("rename", to)) ? -1 : real_rename(from, to);
 }
 
-/* ---- CUDA's runtime, which is loaded later than this library; errors are numbers above 0
- * ---------- */
+/* ---- CUDA's runtime, which is loaded later than this library; errors are numbers above 0 ---- */
 
 static void find_cuda(void *function, const char *name) {
     void *runtime = dlopen("libcudart.so.13", RTLD_LAZY | RTLD_NOLOAD);

@@ -3,9 +3,9 @@
 
     tests/reliability/kill9.py [--moments 1000] [--signal KILL|TERM|INT] [--seed 1]
 
-After each end the folder holds the checkpoint and at most the half-written next one, the checkpoint
-loads (the next run continues it), and a run that reaches its last step has the uninterrupted run's
-bytes and nothing beside them. Prints what it counted and leaves a row for results/reliability.json.
+After each end the folder holds the checkpoint and nothing else, the checkpoint loads (the next run
+continues it), and a run that reaches its last step has the uninterrupted run's bytes. Prints what
+it counted and leaves a row for results/reliability.json.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Chain:
         self.whole = training.whole_run(self.prices, self.model)
         self.seconds = time.monotonic() - start
         self.model.unlink()
-        self.ended = self.finished = self.half_written = 0
+        self.ended = self.finished = 0
         self.problems = []
 
     def expect(self, condition, problem):
@@ -56,8 +56,7 @@ class Chain:
         names = {path.name for path in self.models.iterdir()}
         if process.returncode == -self.number:  # SIGTERM and SIGINT: before training began
             self.ended += 1
-            self.half_written += "model.partial" in names
-            self.expect(names <= {"model", "model.partial"}, f"left behind: {names}")
+            self.expect(names <= {"model"}, f"left behind: {names}")
             return
         self.expect(process.returncode == 0, f"exit {process.returncode}: {messages}")
         self.expect(names == {"model"}, f"left behind: {names}")
@@ -97,10 +96,10 @@ def main():
     record.write_row(
         f"{number.name} at random moments of training, and --resume", "train --configuration cpu-fused",
         chain.ended, time.monotonic() - start, len(chain.problems), runs_finished=chain.finished,
-        half_written_files_seen=chain.half_written, problems=chain.problems,
+        problems=chain.problems,
     )  # fmt: skip
-    print(f"{chain.ended} moments, {chain.finished} runs finished with the same bytes, "
-          f"{chain.half_written} half-written files seen; problems: {chain.problems or 'none'}")  # fmt: skip
+    print(f"{chain.ended} moments, {chain.finished} runs finished with the same bytes; "
+          f"problems: {chain.problems or 'none'}")  # fmt: skip
     return 1 if chain.problems else 0
 
 

@@ -76,7 +76,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the checkpoint is not fsynced", "shim/file.cpp",
-        "if (::fsync(file.fd) != 0 || file.close() != 0) {", "if (file.close() != 0) {",
+        "if (::fsync(fd) != 0) {", "if (false) {",
         TRAINS, (f"{INTERRUPTED} on_disk or fsync",),
     ),
     Mutation(
@@ -88,6 +88,11 @@ MUTATIONS = [
         "the checkpoint is written in place", "shim/file.cpp",
         'Temporary temporary{path + ".partial"};', "Temporary temporary{path};",
         TRAINS, (f"{INTERRUPTED} kill_inside or disk_fault",),
+    ),
+    Mutation(
+        "the checkpoint has a name before it is whole", "shim/file.cpp",
+        "if (!write_unnamed(folder, temporary.path, bytes)) {", "if (true) {",
+        TRAINS, (f"{INTERRUPTED} kill_inside",),
     ),
     Mutation(
         "a failed write leaves its temporary file", "shim/file.cpp",

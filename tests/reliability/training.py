@@ -28,10 +28,11 @@ def command(prices, checkpoint, *more, epochs=EPOCHS, every=EVERY):
 
 
 def train(prices, checkpoint, *more, fault=None, path=None, log=None, **options):
-    """The finished process; `fault`, `path` and `log` as faults.c reads them."""
+    """The finished process; `fault`, `path` and `log` as faults.c reads them. Without a path all
+    of the checkpoint's folder counts: a save has no name at first."""
     environment = {**os.environ}
     if fault or log:
-        environment |= {"LD_PRELOAD": str(FAULTS), "RP_FAULT_PATH": path or f"{checkpoint.name}"}
+        environment |= {"LD_PRELOAD": str(FAULTS), "RP_FAULT_PATH": path or str(checkpoint.parent)}
         environment |= {"RP_FAULT": fault} if fault else {}
         environment |= {"RP_FAULT_LOG": str(log)} if log else {}
     return subprocess.run(
