@@ -1,7 +1,9 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "checkpoint.h"
@@ -57,47 +59,77 @@ struct Temporary {
     }
 };
 
-void write_and_sync(int fd, const std::string &bytes, const std::string &path) {
-    write_all(fd, bytes, path);
-    if (::fsync(fd) != 0) {
-        fail("write", path);
+// What gives a whole file its name, as system calls alone.
+struct Placing {
+    const char *unnamed; // link to it, or NULL: it is at `temporary`
+    const char *temporary;
+    const char *path;
+};
+
+// Returns 0 or an errno.
+int place(void *argument) {
+    const auto &placing = *static_cast<const Placing *>(argument);
+    if (placing.unnamed != nullptr) {
+        ::unlink(placing.temporary); // linkat replaces nothing
+        if (::linkat(AT_FDCWD, placing.unnamed, AT_FDCWD, placing.temporary, AT_SYMLINK_FOLLOW) !=
+            0) {
+            return errno;
+        }
     }
+    return ::rename(placing.temporary, placing.path) == 0 ? 0 : errno;
 }
 
-// The file has no name until it is whole and on disk, so that a kill meanwhile leaves nothing
-// behind. False where that can't be had: some file systems, no /proc.
-bool write_unnamed(const std::string &folder, const std::string &path, const std::string &bytes) {
-    Descriptor file{::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644)};
-    if (file.fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+// place() by a process of its own, as vfork makes one, which a kill of this one does not end: the
+// name that linkat gives would be left behind otherwise.
+int place_undisturbed(Placing &placing) {
+    alignas(16) char stack[1 << 14];
+    const pid_t child =
+        ::clone(place, stack + sizeof stack, CLONE_VM | CLONE_VFORK, &placing); // no SIGCHLD
+    int status = 0;
+    if (child < 0) {
+        return place(&placing);
+    }
+    while (::waitpid(child, &status, __WALL) < 0) {
+        if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+}
+
+// False where a file can't do without a name: some file systems, no /proc.
+bool replace(const std::string &folder, const std::string &path, const std::string &bytes,
+             bool named) {
+    // One temporary name a target: a killed writer's leftover is overwritten by the next one.
+    Temporary temporary{path + ".partial"};
+    Descriptor file{
+        named ? ::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)
+              : ::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0644)};
+    if (file.fd < 0 && !named && (errno == EOPNOTSUPP || errno == EISDIR)) {
         return false;
     }
     if (file.fd < 0) {
-        fail("create", path);
+        fail("create", temporary.path);
     }
-    write_and_sync(file.fd, bytes, path);
-    ::unlink(path.c_str()); // linkat replaces nothing
+    write_all(file.fd, bytes, temporary.path);
+    if (::fsync(file.fd) != 0) {
+        fail("write", temporary.path);
+    }
     const std::string unnamed = "/proc/self/fd/" + std::to_string(file.fd);
-    if (::linkat(AT_FDCWD, unnamed.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-        if (errno == ENOENT) {
-            return false;
-        }
-        fail("name", path);
+    Placing placing{named ? nullptr : unnamed.c_str(), temporary.path.c_str(), path.c_str()};
+    const int reason = place_undisturbed(placing);
+    if (reason == ENOENT && !named) {
+        return false;
     }
+    if (reason != 0) {
+        errno = reason;
+        fail("replace", path);
+    }
+    temporary.renamed = true;
     if (file.close() != 0) {
         fail("write", path);
     }
     return true;
-}
-
-void write_named(const std::string &path, const std::string &bytes) {
-    Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (file.fd < 0) {
-        fail("create", path);
-    }
-    write_and_sync(file.fd, bytes, path);
-    if (file.close() != 0) {
-        fail("write", path);
-    }
 }
 
 } // namespace
@@ -137,15 +169,10 @@ std::string file_read(const std::string &path) {
 void file_replace(const std::string &path, const std::string &bytes) {
     const size_t slash = path.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-    // One temporary name a target: a killed writer's leftover is overwritten by the next one.
-    Temporary temporary{path + ".partial"};
-    if (!write_unnamed(folder, temporary.path, bytes)) {
-        write_named(temporary.path, bytes);
+    // Without a name until it is whole and on disk: a kill in the middle leaves nothing behind.
+    if (!replace(folder, path, bytes, false)) {
+        replace(folder, path, bytes, true);
     }
-    if (::rename(temporary.path.c_str(), path.c_str()) != 0) {
-        fail("replace", path);
-    }
-    temporary.renamed = true;
     Descriptor directory{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (directory.fd < 0 || ::fsync(directory.fd) != 0) {
         fail("sync", folder);

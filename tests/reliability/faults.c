@@ -4,7 +4,8 @@
  *     RP_FAULT=CALL:N:EFFECT   CALL: open (for writing), write, fsync, linkat, close or rename;
  *                              from its Nth on. EFFECT: an errno's name (EIO, ENOSPC, EROFS,
  *                              EACCES; that one call only: EINTR, ENOENT, EOPNOTSUPP), short
- *                              (half of what was asked is written), kill (SIGKILL before the call)
+ *                              (half of what was asked is written), kill (SIGKILL before the call,
+ *                              to the program, whichever of its processes makes the call)
  *     RP_FAULT_PATH=TEXT       counts only files whose path contains it
  *     RP_FAULT_LOG=FILE        appends a line for each call that counts
  */
@@ -31,6 +32,8 @@ static const struct {
               {"EACCES", EACCES, false}, {"EINTR", EINTR, true},          {"ENOENT", ENOENT, true},
               {"short", 0, false},       {"EOPNOTSUPP", EOPNOTSUPP, true}};
 
+static pid_t program; /* not its processes for a call or two */
+
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_read)(int, void *, size_t);
 static int (*real_open)(const char *, int, ...);
@@ -38,6 +41,10 @@ static int (*real_fsync)(int);
 static int (*real_close)(int);
 static int (*real_rename)(const char *, const char *);
 static int (*real_linkat)(int, const char *, int, const char *, int);
+
+__attribute__((constructor)) static void remember_program(void) {
+    program = getpid();
+}
 
 /* ISO C has no conversion from the pointer that dlsym returns. */
 static void find(void *function, const char *name) {
@@ -84,7 +91,8 @@ static int fault(const char *call, const char *path) {
         return 0;
     }
     if (strcmp(effect, "kill") == 0) {
-        raise(SIGKILL);
+        kill(program, SIGKILL);
+        return 0;
     }
     if (strspn(effect, "0123456789") == strlen(effect)) {
         return (int)strtol(effect, NULL, 10);

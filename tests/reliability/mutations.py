@@ -76,7 +76,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the checkpoint is not fsynced", "shim/file.cpp",
-        "if (::fsync(fd) != 0) {", "if (false) {",
+        "if (::fsync(file.fd) != 0) {", "if (false) {",
         TRAINS, (f"{INTERRUPTED} on_disk or fsync",),
     ),
     Mutation(
@@ -91,7 +91,12 @@ MUTATIONS = [
     ),
     Mutation(
         "the checkpoint has a name before it is whole", "shim/file.cpp",
-        "if (!write_unnamed(folder, temporary.path, bytes)) {", "if (true) {",
+        "if (!replace(folder, path, bytes, false)) {", "if (true) {",
+        TRAINS, (f"{INTERRUPTED} kill_inside",),
+    ),
+    Mutation(
+        "a kill can come between the checkpoint's two names", "shim/file.cpp",
+        "if (child < 0) {\n        return place", "if (true) {\n        return place",
         TRAINS, (f"{INTERRUPTED} kill_inside",),
     ),
     Mutation(
