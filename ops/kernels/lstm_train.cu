@@ -13,7 +13,8 @@ namespace {
 
 constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
 constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
-constexpr int kMaxBatch = 1 << 14;               // a tile's weight gradients take 100 or 200 KB
+constexpr int kMaxBatch = 1 << 14;               // a tile takes 300 KB of device memory or more
+constexpr int kMaxClusters = 64;                 // of a model; a 132-multiprocessor GPU has room
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
     switch (shape.precision) {
@@ -56,6 +57,11 @@ template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_tr
     plan->shared_bytes = SharedPlan<L>::bytes(steps, shape.layers);
 }
 
+// Pieces of a block that do not stay in its shared memory.
+int offloads_of(const rp_lstm_train_plan &plan) {
+    return (plan.tiles + plan.clusters - 1) / plan.clusters * plan.segments - 1;
+}
+
 // Pairs of weights dealt evenly to the blocks, whole warps, at most one a thread.
 template <class L> int share_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape &shape) {
     const int pairs = L::partial_pairs(shape.features, shape.layers);
@@ -72,18 +78,18 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
         end += (bytes + 255) / 256 * 256;
         return start;
     };
-    const size_t pieces = (size_t)plan.tiles * plan.segments, tiles = plan.tiles;
+    const size_t tiles = plan.tiles, clusters = std::min(plan.tiles, plan.clusters);
     const size_t parts = 2 * shape.layers - 1;
     w.forward_weights = take(4 * (L::kInputPartWords + parts * L::kPartWords));
     w.backward_weights = take(4 * 2 * shape.layers * L::kPartWords);
-    w.statistics = take((tiles + 1) * L::kHidden * sizeof(float2));
-    w.sums = take((tiles + 1) * L::kHidden * sizeof(float2));
-    w.head = take(tiles * (L::kHidden + 2) * sizeof(float));
+    w.statistics = take((clusters + 1) * L::kHidden * sizeof(float2));
+    w.sums = take((clusters + 1) * L::kHidden * sizeof(float2));
+    w.head = take(clusters * (L::kHidden + 2) * sizeof(float));
+    w.bias = take(clusters * shape.layers * L::kThreads * sizeof(float));
+    w.partial = take(clusters * L::partial_pairs(shape.features, shape.layers) * sizeof(float2));
     w.cells = take(tiles * shape.layers * kCellScratch * L::kThreads * sizeof(float2));
-    w.starts = take(plan.segments > 1 ? pieces * shape.layers * L::kThreads * sizeof(float4) : 0);
-    w.bias = take(tiles * shape.layers * L::kThreads * sizeof(float));
-    w.partial = take(tiles * L::partial_pairs(shape.features, shape.layers) *
-                     sizeof(typename L::Operand::Sum));
+    w.slots = take(clusters * offloads_of(plan) * shape.layers * plan.segment_steps *
+                   SharedPlan<L>::kSlotBytes);
     w.bytes = end;
     return w;
 }
@@ -186,7 +192,7 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     const int most = std::max(1, resident / plan->tiles);
     const int launches = (shape->models + most - 1) / most;
     plan->models_per_launch = (shape->models + launches - 1) / launches;
-    plan->clusters = resident / plan->models_per_launch;
+    plan->clusters = std::min(resident / plan->models_per_launch, kMaxClusters);
     plan->model_bytes = workspace_of(*plan, *shape).bytes;
     plan->workspace_bytes = plan->models_per_launch * (kCounterBytes + plan->model_bytes) + 256;
     return cudaSuccess;
@@ -201,6 +207,7 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_ls
     launch.workspace = workspace_of(*plan, shape);
     launch.share =
         with_layout(shape, [&](auto layout) { return share_of<decltype(layout)>(*plan, shape); });
+    launch.offloads = offloads_of(*plan);
     launch.log_beta1 = std::log(params->beta1);
     launch.log_beta2 = std::log(params->beta2);
     const void *kernel = find_kernel(shape);

@@ -27,6 +27,27 @@ __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, con
     }
 }
 
+// Brings slots back from where forward_segment has offloaded them, last first, as backward reads
+// them: by one thread; each chunk completes a phase of its barrier.
+template <class R>
+__device__ __forceinline__ void fetch_slots(const Thread &th, int count, const uint8_t *offloaded) {
+    for (int chunk = (kMaxSegment - 1) / kChunk; chunk >= 0; --chunk) {
+        const int first = chunk * kChunk, slots = min(count - first, kChunk);
+        const int at = first * R::kSlotBytes, bytes = max(slots, 0) * R::kSlotBytes;
+        barrier_expect(th.fetched + 8 * chunk, bytes);
+        if (bytes > 0) {
+            bulk_load(th.slots + at, offloaded + at, bytes, th.fetched + 8 * chunk);
+        }
+    }
+}
+
+// All of the slots are back.
+__device__ __forceinline__ void wait_fetched(const Thread &th, uint32_t parity) {
+    for (int chunk = 0; chunk < kMaxSegment / kChunk; ++chunk) {
+        barrier_wait(th.fetched + 8 * chunk, parity);
+    }
+}
+
 // What a thread carries from one time step to the one before, over segments too.
 struct BackwardState {
     float dh[2], dc[2];
@@ -34,10 +55,11 @@ struct BackwardState {
     float bias[4]; // sum of d(gates) of unit, float
 };
 
-template <class R>
+// kFetched: the slots come from device memory, and complete phase `parity` of their barriers.
+template <class R, bool kFetched>
 __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeights<R> &w,
                                                  const Segment &segment, const KeepBits &keep,
-                                                 bool top, BackwardState &state) {
+                                                 bool top, uint32_t parity, BackwardState &state) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kBackwardGroups;
     constexpr int kUnitBytes = 4 * R::kBytes; // of a unit's d(gates) in one row
@@ -56,6 +78,9 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     typename Op::Gates gates;
     float2 previous_cell;
     auto load = [&](int t) {
+        if (kFetched && (t % kChunk == kChunk - 1 || t == segment.count - 1)) {
+            barrier_wait(th.fetched + t / kChunk * 8, parity);
+        }
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         gates.load(slot, th.id, R::kThreads);
         previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
@@ -123,7 +148,6 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         __syncthreads(); // d(gates) of all units are in the slot
         const bool receives = R::kReceivesGradient && t > 0;
         const bool arrived = receives && th.has_arrived(t - 1);
-        float2 dx = receives ? gradient_from_above(t - 1) : make_float2(0.0f, 0.0f);
         constexpr int kPart = kGroups < 8 ? kGroups / 2 : 4, kParts = kGroups / kPart;
         uint4 b[2][kPart]; // two parts of the k: one arrives while the other is multiplied
         auto load_part = [&](int part) {
@@ -158,6 +182,10 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         if (t > 1) {
             load(t - 2);
         }
+        float2 dx = make_float2(0.0f, 0.0f);
+        if (arrived) { // known by now
+            dx = gradient_from_above(t - 1);
+        }
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
             multiply_part(part);
@@ -177,7 +205,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         }
         if (receives) {
             th.receive(t - 1, arrived);
-            if (!arrived) { // what was read before is not what was meant
+            if (!arrived) {
                 dx = gradient_from_above(t - 1);
             }
             add_gradient_from_above(t - 1, dx);
@@ -190,26 +218,19 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     }
 }
 
-// Sum of the thread's bias gradients over the 8 rows, to the tile's bias [4H] (gate-major) in
-// device memory. `adds` to what the segments after this one have left there.
+// Sum of the thread's bias gradients over the 8 rows, to the block's bias [4H] (gate-major) in
+// device memory. `adds` to what its pieces before have left there.
 template <class R>
 __device__ __forceinline__ void store_bias_gradient(const Thread &th, const BackwardState &state,
                                                     float *bias, bool adds) {
-    float before[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     bias += th.unit();
-    if (adds) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            before[k] = __ldcg(bias + k * R::kHidden);
-        }
-    }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         float sum = state.bias[k];
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         if (th.q() == 0) {
-            __stcg(bias + k * R::kHidden, before[k] + sum);
+            store_or_add(bias + k * R::kHidden, sum, adds);
         }
     }
 }
@@ -221,7 +242,7 @@ template <class R, class Multiply>
 __device__ __forceinline__ void weight_products(const Thread &th, int count, int row_group,
                                                 int side, int first_block, bool has_input,
                                                 const Multiply &multiply) {
-    constexpr int kBlocks = R::kHidden / (R::kFirst ? 16 : 8);
+    constexpr int kBlocks = R::kColumnBlocks;
     const uint32_t column_tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput);
     const uint32_t x_tile = th.slots + R::kInput;
     const int gate_place = row_group * 64 * R::kBytes;
@@ -323,140 +344,68 @@ __device__ __forceinline__ void weight_products(const Thread &th, int count, int
     }
 }
 
-// Sums of two rows of d(weights), each of two columns, in device memory.
-__device__ __forceinline__ void load_sums(const uint32_t *place, uint32_t (&v)[2]) {
-    const uint2 both = __ldcg((const uint2 *)place);
-    v[0] = both.x, v[1] = both.y;
-}
-__device__ __forceinline__ void load_sums(const float2 *place, float2 (&v)[2]) {
-    const float4 both = __ldcg((const float4 *)place);
-    v[0] = make_float2(both.x, both.y), v[1] = make_float2(both.z, both.w);
-}
-__device__ __forceinline__ void store_sums(uint32_t *place, uint32_t low, uint32_t high) {
-    __stcg((uint2 *)place, make_uint2(low, high));
-}
-__device__ __forceinline__ void store_sums(float2 *place, float2 low, float2 high) {
-    __stcg((float4 *)place, make_float4(low.x, low.y, high.x, high.y));
-}
-
-template <class Op>
-__device__ __forceinline__ void add_sums(const typename Op::Sum (&sums)[2], float (&v)[4]) {
-    const float2 low = Op::unpack_sum(sums[0]), high = Op::unpack_sum(sums[1]);
-    v[0] += low.x, v[1] += low.y, v[2] += high.x, v[3] += high.y;
-}
-
 // d(W) [4H][columns] = sum over the segment's time steps and rows of d(gates)^T [x | h(t-1)], by
-// mma with k = 8 rows of one time step, or of two with 16-bit operands; to the tile's `partial` in
-// fragment order. `adds` to what the segments after this one have left there. fp16: when a number
-// in it is not finite, *overflow = stamp.
-template <class R>
+// mma with k = 8 rows of one time step, or of two with 16-bit operands; to the block's `partial` in
+// fragment order. `adds` to what its pieces before have left there. multiplied() is called when the
+// warp has read the slots. fp16: when a number in it is not finite, *overflow = stamp.
+template <class R, class Multiplied>
 __device__ __forceinline__ void weight_gradient(Thread th, int count, int features, bool adds,
-                                                typename R::Operand::Sum *partial,
-                                                unsigned *overflow, unsigned stamp) {
+                                                float2 *partial, unsigned *overflow, unsigned stamp,
+                                                const Multiplied &multiplied) {
     using Op = typename R::Operand;
-    using Sum = typename Op::Sum;
     th.id = computed_here(th.id);
-    constexpr int kBlocks = R::kHidden / (R::kFirst ? 16 : 8); // of 8 columns, of a warp
+    constexpr int kBlocks = R::kColumnBlocks;
     const int row_group = th.warp() >> 1, side = th.warp() & 1;
+    const int inputs = R::kFirst ? R::input_blocks(features) : R::kHidden / 8;
+    // Block c of 8 columns: [row group][16 rows][lane][2]. Layer 0: x, h; then layer 1: input, h.
+    constexpr int kRowTile = 64, kColumnBlock = 4 * R::kRowGroups * kRowTile; // in float2
+    partial += row_group * 4 * kRowTile + th.lane() * 2;
+    const auto store = [&](int block, int m, const float(&v)[4]) {
+        store_or_add((float4 *)(partial + block * kColumnBlock + m * kRowTile),
+                     make_float4(v[0], v[1], v[2], v[3]), adds);
+    };
     // An upper layer's even warps take the input's columns, its odd ones h(t-1)'s.
     const int first_block = R::kFirst ? side * kBlocks : 0;
-    const int inputs = R::kFirst ? R::input_blocks(features) : R::kHidden / 8;
-    float sum[4][kBlocks][4], input_sum[R::kFirst ? 4 : 1][2][4];
+    const bool has_input = R::kFirst && 2 * side < inputs;
+    float sum[4][kBlocks][4] = {}, input_sum[R::kFirst ? 4 : 1][2][4] = {};
+    weight_products<R>(
+        th, count, row_group, side, first_block, has_input,
+        [&](const uint4(&a)[4], const uint32_t(&b)[kBlocks][2], const uint32_t(&x)[2][2]) {
+#pragma unroll
+            for (int m = 0; m < 4; ++m) {
+#pragma unroll
+                for (int n = 0; n < kBlocks; ++n) {
+                    Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
+                }
+#pragma unroll
+                for (int n = 0; R::kFirst && n < 2; ++n) {
+                    if (has_input) {
+                        Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
+                    }
+                }
+            }
+        });
+    multiplied();
+
+    const int before = R::kFirst ? inputs : R::input_blocks(features) + R::kHidden / 8;
+    const int block = before + first_block + (R::kFirst ? 0 : side * inputs);
+    float finite = 0.0f; // 0 * v is NaN when v is not finite
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
 #pragma unroll
         for (int n = 0; n < kBlocks; ++n) {
-            sum[m][n][0] = sum[m][n][1] = sum[m][n][2] = sum[m][n][3] = 0.0f;
-        }
-#pragma unroll
-        for (int n = 0; R::kFirst && n < 2; ++n) {
-            float(&v)[4] = input_sum[R::kFirst ? m : 0][n];
-            v[0] = v[1] = v[2] = v[3] = 0.0f;
-        }
-    }
-    const bool has_input = R::kFirst && 2 * side < inputs;
-    const auto multiply = [&](const uint4(&a)[4], const uint32_t(&b)[kBlocks][2],
-                              const uint32_t(&x)[2][2]) {
-#pragma unroll
-        for (int m = 0; m < 4; ++m) {
-#pragma unroll
-            for (int n = 0; n < kBlocks; ++n) {
-                Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
-            }
-#pragma unroll
-            for (int n = 0; R::kFirst && n < 2; ++n) {
-                if (has_input) {
-                    Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
-                }
-            }
-        }
-    };
-    weight_products<R>(th, count, row_group, side, first_block, has_input, multiply);
-
-    // Block c of 8 columns: [row group][16 rows][lane][2]. Layer 0: x, h; then layer 1: input, h.
-    const int below = R::kFirst ? 0 : R::input_blocks(features) + R::kHidden / 8;
-    const int block = below + (R::kFirst ? inputs + first_block : side * inputs);
-    __half2 finite = __float2half2_rn(0.0f); // 0 * v is NaN when v is not finite
-    constexpr int kRowTile = 64, kColumnBlock = 4 * R::kRowGroups * kRowTile; // in Sums
-    const auto place = [&](int column_block) {
-        return partial + column_block * kColumnBlock + row_group * 4 * kRowTile + th.lane() * 2;
-    };
-    Sum *const columns = place(block), *const x_columns = place(2 * side);
-    if (adds) { // half of the loads in flight at once
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            Sum before[kBlocks / 2][4][2];
-#pragma unroll
-            for (int i = 0; i < kBlocks * 2; ++i) {
-                const int n = half * kBlocks / 2 + i / 4, m = i % 4;
-                load_sums(columns + n * kColumnBlock + m * kRowTile, before[i / 4][m]);
-            }
-#pragma unroll
-            for (int i = 0; i < kBlocks * 2; ++i) {
-                add_sums<Op>(before[i / 4][i % 4], sum[i % 4][half * kBlocks / 2 + i / 4]);
-            }
+            store(block + n, m, sum[m][n]);
         }
 #pragma unroll
         for (int n = 0; R::kFirst && n < 2; ++n) {
             if (2 * side + n < inputs) {
-                Sum before[4][2];
-#pragma unroll
-                for (int m = 0; m < 4; ++m) {
-                    load_sums(x_columns + n * kColumnBlock + m * kRowTile, before[m]);
-                }
-#pragma unroll
-                for (int m = 0; m < 4; ++m) {
-                    add_sums<Op>(before[m], input_sum[R::kFirst ? m : 0][n]);
-                }
+                store(2 * side + n, m, input_sum[R::kFirst ? m : 0][n]);
             }
         }
+        finite = fmaf(sum[m][0][0], 0.0f, fmaf(sum[m][0][2], 0.0f, finite));
     }
-    const auto store = [&](Sum *to, const float(&v)[4]) {
-        const Sum low = Op::pack_sum(v[0], v[1]), high = Op::pack_sum(v[2], v[3]);
-        if constexpr (Op::kScaled) {
-            const __half2 zero = __float2half2_rn(0.0f);
-            finite = __hfma2(*reinterpret_cast<const __half2 *>(&low), zero, finite);
-            finite = __hfma2(*reinterpret_cast<const __half2 *>(&high), zero, finite);
-        }
-        store_sums(to, low, high);
-    };
-#pragma unroll
-    for (int n = 0; n < kBlocks; ++n) {
-#pragma unroll
-        for (int m = 0; m < 4; ++m) {
-            store(columns + n * kColumnBlock + m * kRowTile, sum[m][n]);
-        }
-    }
-#pragma unroll
-    for (int n = 0; R::kFirst && n < 2; ++n) {
-        if (2 * side + n < inputs) {
-#pragma unroll
-            for (int m = 0; m < 4; ++m) {
-                store(x_columns + n * kColumnBlock + m * kRowTile, input_sum[R::kFirst ? m : 0][n]);
-            }
-        }
-    }
-    if (!(__low2float(finite) == 0.0f && __high2float(finite) == 0.0f)) {
+    // An operand that is not finite makes all columns of its row so: one is enough.
+    if (Op::kScaled && finite != 0.0f) {
         __stcg(overflow, stamp);
     }
 }

@@ -54,7 +54,8 @@ constexpr int kTilesAhead = 8;
 // What a block keeps in shared memory besides the slots.
 template <class L> struct BlockShared {
     HeadShared<L> head;
-    uint64_t full[kMaxSegment]; // mbarriers
+    uint64_t full[kMaxSegment], fetched[kMaxSegment / kChunk]; // mbarriers
+    unsigned fetches;                                          // pieces that came back
     // By parity of the step, so that the next one's can be found early, and for several tiles of
     // the block at once: last row of each window, or -1, and its target.
     int ends[2][kTilesAhead][kRows];
@@ -82,7 +83,7 @@ template <class R> struct Trainer {
     __device__ __forceinline__ const rp_lstm_train_params &p() const { return launch.p; }
     static __device__ __forceinline__ int cluster() { return (int)blockIdx.x / R::kLayers; }
     static __device__ __forceinline__ int clusters() { return (int)gridDim.x / R::kLayers; }
-    // Clusters that have a tile of this step.
+    // Clusters that have a tile of this step, and so numbers of their own.
     __device__ __forceinline__ int heads() const { return min(clusters(), shared.batch.tiles()); }
     __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
     template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
@@ -102,7 +103,7 @@ template <class R> struct Trainer {
                 p().exp_avg_sq + parameter_start(),
                 memory<uint32_t>(w.forward_weights),
                 memory<uint32_t>(w.backward_weights),
-                memory<uint32_t>(w.partial),
+                memory<float2>(w.partial),
                 memory<float>(w.bias),
                 memory<float>(w.head),
                 p().losses + (int64_t)model() * p().steps + shared.batch.index};
@@ -130,7 +131,7 @@ template <class R> struct Trainer {
                 (int)min(size, windows - position), (uint32_t)step & 3};
     }
     __device__ __forceinline__ Segment segment(int index) const {
-        // All are of full length but the first: what runs forward again is as short as can be.
+        // All are of full length but the first.
         const int steps = launch.plan.segment_steps;
         const int end = p().shape.time_steps - (launch.plan.segments - 1 - index) * steps;
         const int first = max(0, end - steps);
@@ -138,8 +139,12 @@ template <class R> struct Trainer {
     }
     // The block's k-th tile.
     static __device__ __forceinline__ int tile(int k) { return cluster() + k * clusters(); }
-    __device__ __forceinline__ int piece(int tile, int segment_index) const {
-        return tile * launch.plan.segments + segment_index;
+    // Where a piece of the block's k-th tile waits for backward.
+    __device__ __forceinline__ uint8_t *offloaded(int k, int index) const {
+        const int n = k * launch.plan.segments + index;
+        const size_t bytes = (size_t)launch.plan.segment_steps * SharedPlan<L>::kSlotBytes;
+        return memory<uint8_t>(launch.workspace.slots) +
+               (((size_t)cluster() * launch.offloads + n) * R::kLayers + R::kLayer) * bytes;
     }
     __device__ __forceinline__ float2 &scratch(const Thread &th, int tile, CellScratch what) const {
         return memory<float2>(
@@ -147,9 +152,8 @@ template <class R> struct Trainer {
                 .cells)[((tile * R::kLayers + R::kLayer) * kCellScratch + what) * R::kThreads +
                         th.id];
     }
-    __device__ __forceinline__ float4 &start(const Thread &th, int piece) const {
-        return memory<float4>(
-            launch.workspace.starts)[(piece * R::kLayers + R::kLayer) * R::kThreads + th.id];
+    __device__ __forceinline__ uint64_t &keep_scratch(const Thread &th, int tile, int e) const {
+        return reinterpret_cast<uint64_t &>(scratch(th, tile, CellScratch(kKeepCells + e)));
     }
     // The same for the last tile of the step, in shared memory.
     __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,

@@ -65,12 +65,14 @@ struct SegmentKeepBits {
     }
 };
 
-// cell and hidden: c and h of the thread's two cells before the segment, and then after it. kKeeps:
-// the slots get what backward reads; else only h and what goes to the layer above.
-template <class R, bool kKeeps>
-__device__ __forceinline__ void
-forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
-                const KeepBits &keep, int features, float (&cell)[2], float (&hidden)[2]) {
+// cell and hidden: c and h of the thread's two cells before the segment, and then after it.
+// kOffloads: what backward reads of the slots goes to the same places of `offloaded`, in device
+// memory; in shared memory they keep h alone.
+template <class R, bool kOffloads>
+__device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
+                                                const Segment &segment, const KeepBits &keep,
+                                                int features, float (&cell)[2], float (&hidden)[2],
+                                                uint8_t *offloaded) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
     constexpr int kBytes = R::kHiddenBytes, kChunk = 16 / kBytes; // of h in 16 bytes
@@ -91,7 +93,7 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
 
     const SegmentKeepBits kept(keep, segment);
     float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
-    uint4 input[kInputGroups];
+    uint4 input[kInputGroups] = {}, previous[kGroups];
     // `arrived`: the layer below was seen to have sent its h(t).
     auto load_input = [&](int t, bool arrived) {
         const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
@@ -152,9 +154,28 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
                       Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
                       above_full + 8 * t);
         }
-        if (kKeeps) {
+        if (kOffloads) {
+            uint8_t *const copy = offloaded + t * R::kSlotBytes;
+            gates.store(copy, th.id, R::kThreads);
+            __stcg((float2 *)(copy + R::kCell) + th.id,
+                   make_float2(previous_cell[0], previous_cell[1]));
+        } else {
             gates.store(slot, th.id, R::kThreads);
             store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
+        }
+    };
+    // By one warp: all have the same.
+    auto offload_tiles = [&](int t) {
+        uint8_t *const copy = offloaded + t * R::kSlotBytes;
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) {
+            __stcg((uint4 *)(copy + ((R::kPrevious + fragment) ^ j << 6)), previous[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < kInputGroups; ++j) {
+            const uint32_t place =
+                R::kFirst ? R::kInput + input_fragment + j * 512 : (R::kInput + fragment) ^ j << 6;
+            __stcg((uint4 *)(copy + place), input[j]);
         }
     };
     auto store_hidden = [&](int t) { // where time step t looks for h(t-1)
@@ -165,7 +186,6 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
     auto time_step = [&](int t, auto first) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         __syncthreads(); // h(t-1) of all warps is in this slot
-        uint4 previous[kGroups];
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
             previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
@@ -204,6 +224,9 @@ forward_segment(Thread &th, const ForwardWeights<R> &w, const Segment &segment,
             hidden[e] = o[e] * Op::tanh(cell[e]);
         }
         gates.set(kept_i, kept_f, g, kept_o);
+        if (kOffloads && th.warp() == t % R::kWarps) {
+            offload_tiles(t);
+        }
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
             load_input(t + 1, arrived);

@@ -14,9 +14,10 @@ namespace rp_lstm {
 
 template <class L> struct HeadShared {
     float mean[L::kHidden], inv_std[L::kHidden];
-    float m2[L::kHidden];                              // sum of squared deviations
-    float sum_dz[L::kHidden], sum_dz_xhat[L::kHidden]; // over the batch, divided by B
-    float output[L::kWarps][kRows];                    // of a warp's 8 units
+    float m2[L::kHidden];                               // sum of squared deviations
+    float block_mean[L::kHidden], block_m2[L::kHidden]; // the same of the block's tiles so far
+    float sum_dz[L::kHidden], sum_dz_xhat[L::kHidden];  // over the batch, divided by B
+    float output[L::kWarps][kRows];                     // of a warp's 8 units
 };
 
 // ---- Numbers that cross the grid carry in their two last bits the stamp of their step: a reader
@@ -44,43 +45,56 @@ __device__ __forceinline__ float sum_over_rows(float v) { // the 4 lanes of a un
     return v + __shfl_xor_sync(~0u, v, 2);
 }
 
-__device__ __forceinline__ int rows_in_tile(int tile, const Batch &batch) {
-    return min(kRows, batch.rows - tile * kRows);
-}
-
-// Mean and sum of squared deviations of the tile's h, of each unit, to statistics [H].
-__device__ __forceinline__ void store_tile_statistics(const Thread &th, const float (&h)[2],
-                                                      int rows, uint32_t stamp,
-                                                      float2 *statistics) {
+// Mean and sum of squared deviations (M2) of the tile's h, of each unit, joined in shared memory
+// with those of `before` rows of the block's tiles before it (Chan, Golub, LeVeque 1979).
+template <class L>
+__device__ __forceinline__ void join_statistics(const Thread &th, HeadShared<L> &shared,
+                                                const float (&h)[2], int rows, int before) {
     const bool valid[2] = {2 * th.q() < rows, 2 * th.q() + 1 < rows};
-    const float mean =
+    float mean =
         __fdividef(sum_over_rows((valid[0] ? h[0] : 0.0f) + (valid[1] ? h[1] : 0.0f)), (float)rows);
     const float d0 = valid[0] ? h[0] - mean : 0.0f, d1 = valid[1] ? h[1] - mean : 0.0f;
-    const float m2 = sum_over_rows(d0 * d0 + d1 * d1);
+    float m2 = sum_over_rows(d0 * d0 + d1 * d1);
     if (th.q() == 0) {
-        publish(statistics + th.unit(), mean, m2, stamp);
+        if (before > 0) {
+            const float mean_before = shared.block_mean[th.unit()], d = mean - mean_before;
+            const float part = __fdividef((float)rows, (float)(before + rows));
+            mean = fmaf(d, part, mean_before);
+            m2 += fmaf(d * d * part, (float)before, shared.block_m2[th.unit()]);
+        }
+        shared.block_mean[th.unit()] = mean;
+        shared.block_m2[th.unit()] = m2;
+    }
+}
+// The block's, to statistics [H], by the threads that have joined them.
+template <class L>
+__device__ __forceinline__ void publish_statistics(const Thread &th, const HeadShared<L> &shared,
+                                                   uint32_t stamp, float2 *statistics) {
+    if (th.q() == 0) {
+        publish(statistics + th.unit(), shared.block_mean[th.unit()], shared.block_m2[th.unit()],
+                stamp);
     }
 }
 
-// One warp: a unit's numbers of all tiles, `numbers` [tiles][H]. value(tile, its numbers, the first
-// tile's) is added up, by lanes in the order of tiles.
+// One warp: a unit's numbers of all clusters, `numbers` [clusters][H]. value(cluster, its numbers,
+// the first cluster's) is added up, by lanes in the order of clusters.
 template <class L, class Value>
-__device__ __forceinline__ float2 sum_over_tiles(const Thread &th, const Batch &batch,
-                                                 const float2 *numbers, const Value &value) {
+__device__ __forceinline__ float2 sum_over_clusters(const Thread &th, uint32_t stamp, int clusters,
+                                                    const float2 *numbers, const Value &value) {
     float2 sum = make_float2(0.0f, 0.0f), first;
 #pragma unroll 1
-    for (int start = 0; start < batch.tiles(); start += 32) {
-        const int tile = start + th.lane();
+    for (int start = 0; start < clusters; start += 32) {
+        const int cluster = start + th.lane();
         float2 v = make_float2(0.0f, 0.0f);
-        if (tile < batch.tiles()) {
-            v = read_published(numbers + tile * L::kHidden, batch.stamp);
+        if (cluster < clusters) {
+            v = read_published(numbers + cluster * L::kHidden, stamp);
         }
         if (start == 0) {
             first.x = __shfl_sync(~0u, v.x, 0);
             first.y = __shfl_sync(~0u, v.y, 0);
         }
-        if (tile < batch.tiles()) {
-            const float2 term = value(tile, v, first);
+        if (cluster < clusters) {
+            const float2 term = value(cluster, v, first);
             sum.x += term.x;
             sum.y += term.y;
         }
@@ -93,9 +107,9 @@ __device__ __forceinline__ float2 sum_over_tiles(const Thread &th, const Batch &
     return sum;
 }
 
-// combine(unit) makes the batch's numbers of a unit from its tiles'. The warps of all heads share
-// the units, and publish what every block then reads; so no block reads all tiles' numbers of all
-// units. The first H threads have the result.
+// combine(unit) makes the batch's numbers of a unit from its clusters'. The warps of all heads
+// share the units, and publish what every block then reads; so no block reads all clusters' numbers
+// of all units. The first H threads have the result.
 template <class L, class Combine>
 __device__ __forceinline__ float2 exchange(const Thread &th, const Batch &batch, int cluster,
                                            int heads, float2 *totals, const Combine &combine) {
@@ -116,15 +130,17 @@ __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<
                                                    const Batch &batch, int cluster, int heads,
                                                    float2 *statistics, float norm_eps) {
     const float rows = (float)batch.rows;
-    const float2 total = exchange<L>(
-        th, batch, cluster, heads, statistics + batch.tiles() * L::kHidden, [&](int unit) {
-            float shift = 0.0f; // the first tile's mean: keeps the sums small
-            const float2 sum = sum_over_tiles<L>(
-                th, batch, statistics + unit, [&](int tile, const float2 &s, const float2 &first) {
-                    shift = first.x;
-                    const float count = (float)rows_in_tile(tile, batch), d = s.x - shift;
-                    return make_float2(count * d, s.y + count * d * d);
-                });
+    const float2 total =
+        exchange<L>(th, batch, cluster, heads, statistics + heads * L::kHidden, [&](int unit) {
+            float shift = 0.0f; // the first cluster's mean: keeps the sums small
+            const float2 sum =
+                sum_over_clusters<L>(th, batch.stamp, heads, statistics + unit,
+                                     [&](int c, const float2 &s, const float2 &first) {
+                                         shift = first.x;
+                                         const float count = (float)batch.rows_of(c, heads),
+                                                     d = s.x - shift;
+                                         return make_float2(count * d, s.y + count * d * d);
+                                     });
             const float offset = __fdividef(sum.x, rows);
             return make_float2(__shfl_sync(~0u, shift, 0) + offset,
                                fmaxf(sum.y - offset * offset * rows, 0.0f));
@@ -154,10 +170,10 @@ __device__ __forceinline__ void combine_sums(const Thread &th, HeadShared<L> &sh
                                              const Batch &batch, int cluster, int heads,
                                              float2 *sums) {
     const float2 total =
-        exchange<L>(th, batch, cluster, heads, sums + batch.tiles() * L::kHidden, [&](int unit) {
-            return sum_over_tiles<L>(
-                th, batch, sums + unit,
-                [](int, const float2 &of_tile, const float2 &) { return of_tile; });
+        exchange<L>(th, batch, cluster, heads, sums + heads * L::kHidden, [&](int unit) {
+            return sum_over_clusters<L>(
+                th, batch.stamp, heads, sums + unit,
+                [](int, const float2 &of_cluster, const float2 &) { return of_cluster; });
         });
     if (th.id < L::kHidden) {
         const float rows = (float)batch.rows;
@@ -167,13 +183,19 @@ __device__ __forceinline__ void combine_sums(const Thread &th, HeadShared<L> &sh
     __syncthreads(); // the sums, for the whole block
 }
 
-// dz of the thread's two cells, and the tile's sums.
+// A thread's parts of the sums over the rows of its block.
+struct HeadSums {
+    float dz, dz_xhat;           // of its unit
+    float weight, bias, squares; // d(head weight) of its unit; d(head bias); squared errors
+};
+
+// dz of the thread's two cells; adds to the sums.
 template <class L>
-__device__ __forceinline__ void
-head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
-          const float (&h)[2], const float2 &target, float weight, float bias, float negative_slope,
-          float (&dz)[2], float2 *sums, float *head) {
-    const int rows = rows_in_tile(tile, batch);
+__device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &shared,
+                                          const Batch &batch, int tile, const float (&h)[2],
+                                          const float2 &target, float weight, float bias,
+                                          float negative_slope, float (&dz)[2], HeadSums &sums) {
+    const int rows = batch.rows_in_tile(tile);
     const float mean = shared.mean[th.unit()], inv_std = shared.inv_std[th.unit()];
     float xhat[2], slope[2];
 #pragma unroll
@@ -190,7 +212,6 @@ head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
     }
     __syncthreads(); // all warps' parts of y
     const float two_over_rows = 2.0f / (float)batch.rows;
-    float error_sum = 0.0f, squared = 0.0f, dw = 0.0f, sum = 0.0f, sum_xhat = 0.0f;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
         const int row = 2 * th.q() + e;
@@ -201,27 +222,30 @@ head_tile(const Thread &th, HeadShared<L> &shared, const Batch &batch, int tile,
         }
         const float error = row < rows ? y - (e ? target.y : target.x) : 0.0f;
         const float dy = error * two_over_rows;
-        error_sum += dy;
-        squared += error * error;
+        sums.bias += dy;
+        sums.squares += error * error;
         dz[e] = dy * weight * slope[e];
-        sum += dz[e];
-        sum_xhat += dz[e] * xhat[e];
-        dw += dy * xhat[e] * slope[e];
+        sums.dz += dz[e];
+        sums.dz_xhat += dz[e] * xhat[e];
+        sums.weight += dy * xhat[e] * slope[e];
     }
-    sum = sum_over_rows(sum);
-    sum_xhat = sum_over_rows(sum_xhat);
+}
+
+// The block's sums, to `sums` [H] and `head` [H + 2].
+template <class L>
+__device__ __forceinline__ void store_head_sums(const Thread &th, const HeadSums &block,
+                                                uint32_t stamp, float2 *sums, float *head) {
+    const float dz = sum_over_rows(block.dz), dz_xhat = sum_over_rows(block.dz_xhat);
     if (th.q() == 0) { // first, as other blocks wait for these
-        publish(sums + tile * L::kHidden + th.unit(), sum, sum_xhat, batch.stamp);
+        publish(sums + th.unit(), dz, dz_xhat, stamp);
     }
-    dw = sum_over_rows(dw);
-    error_sum = sum_over_rows(error_sum);
-    squared = sum_over_rows(squared);
+    const float weight = sum_over_rows(block.weight), bias = sum_over_rows(block.bias);
+    const float squares = sum_over_rows(block.squares);
     if (th.q() == 0) {
-        float *row = head + (size_t)tile * (L::kHidden + 2);
-        __stcg(row + th.unit(), dw);
+        __stcg(head + th.unit(), weight);
         if (th.unit() == 0) {
-            __stcg(row + L::kHidden, error_sum);
-            __stcg(row + L::kHidden + 1, squared);
+            __stcg(head + L::kHidden, bias);
+            __stcg(head + L::kHidden + 1, squares);
         }
     }
 }
@@ -231,7 +255,7 @@ template <class L>
 __device__ __forceinline__ void head_gradient(const Thread &th, const HeadShared<L> &shared,
                                               const Batch &batch, int tile, const float (&h)[2],
                                               const float (&dz)[2], float scale, float (&dh)[2]) {
-    const int rows = rows_in_tile(tile, batch);
+    const int rows = batch.rows_in_tile(tile);
     const float mean = shared.mean[th.unit()], inv_std = shared.inv_std[th.unit()];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {

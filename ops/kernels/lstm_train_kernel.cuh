@@ -16,18 +16,20 @@
 // Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 to 15 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end. A cluster with several pieces
-// (tiles, or segments when T does not fit) keeps the last one only: backward, last first, runs the
-// others forward again, which is cheaper than 300 KB a piece to device memory and back.
+// (tiles, or segments when T does not fit) keeps the last one only. The others go to device memory
+// by bulk copies, a few time steps at once, while forward runs on, and come back in the order in
+// which backward, last piece first, reads them.
 //
-// Across the grid, per step: (1) every tile's batch statistics and (2) its head's sums, numbers
+// Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
-// tile's weight gradients are written, (4) the new weights are written. Blocks without a tile join
-// (3) and (4) to share Adam's work. Layer 0 finds its next tile and draws the dropout mask while
-// the layer above is at its head, and gathers x between arrival and wait at (4).
+// cluster's weight gradients are written, (4) the new weights are written. Blocks without a tile
+// join (3) and (4) to share Adam's work. Layer 0 finds its next tile and draws the dropout mask
+// while the layer above is at its head, and gathers x between arrival and wait at (4).
 //
-// Order of sums. Tiles are numbered by the batch alone, and the block that has a tile adds up its
-// segments, last first; the order of a sum over tiles depends on their numbers alone, so the
-// number of clusters changes no bit. No float atomics.
+// Order of sums. Tile t belongs to cluster t mod the number of clusters, which adds up its pieces,
+// last first; sums over clusters are in their order. There are 64 clusters where a GPU has room for
+// them, or as many as a batch has tiles where several models share it, so bits depend neither on
+// the GPU nor on other models. No two threads add to one number.
 //
 // Co-residency. Barriers need all blocks of a model on the device: the plan asks the device how
 // many clusters fit, and the launch is cooperative, so it fails rather than hangs.
@@ -38,41 +40,45 @@
 
 namespace rp_lstm {
 
-// Turns from a piece of the block's tile number `from` to one of its tile number k. Layer 0, which
-// is ahead, gathers x and draws the mask before it waits for the layer above.
-template <class R>
-__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thread &th, int from,
-                                            int k, int index, KeepBits &keep) {
-    const Batch batch = trainer.shared.batch;
-    __syncthreads(); // the block has read x and the windows of the piece before
-    if (from / kTilesAhead != k / kTilesAhead) {
-        trainer.find_windows(th, batch, k / kTilesAhead * kTilesAhead, R::kLayer);
-        __syncthreads(); // the windows, for the whole block
-    }
-    if (R::kFirst) {
-        trainer.load_input(th, batch.index, k, trainer.segment(index));
-        if (from != k) {
-            keep = trainer.keep_bits(th, batch.index, trainer.tile(k));
-        }
-    }
+// Neither block of a cluster writes to the other before that has finished its piece.
+template <class R> __device__ __forceinline__ void leave_piece() {
     if (R::kLayers == 2) {
-        // Neither block writes to the other before that has finished its piece.
         cluster_barrier_after_reads();
     }
 }
 
+// Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
+// ahead, gathers x and draws the mask before it waits for the layer above.
+template <class R>
+__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thread &th, int k,
+                                            int index, KeepBits &keep) {
+    const Batch batch = trainer.shared.batch;
+    __syncthreads(); // the block has read x, the windows and the tiles of the piece before
+    if (index == 0 && k % kTilesAhead == 0) {
+        trainer.find_windows(th, batch, k, R::kLayer);
+        __syncthreads(); // the windows, for the whole block
+    }
+    if (R::kFirst) {
+        trainer.load_input(th, batch.index, k, trainer.segment(index));
+        if (index == 0) {
+            keep = trainer.keep_bits(th, batch.index, trainer.tile(k));
+        }
+    }
+    leave_piece<R>();
+}
+
 // The block's part of a piece; cell and hidden as in forward_segment.
-template <class R, bool kKeeps>
+template <class R, bool kOffloads>
 __device__ __forceinline__ void
-forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int index,
-              const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
+forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int k,
+              int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
     if (!R::kFirst && th.id < segment.count) {
         barrier_expect(th.full + 8 * th.id, R::kTileBytes);
     }
     __syncthreads(); // x
-    forward_segment<R, kKeeps>(th, weights, segment, keep, trainer.p().shape.features, cell,
-                               hidden);
+    forward_segment<R, kOffloads>(th, weights, segment, keep, trainer.p().shape.features, cell,
+                                  hidden, kOffloads ? trainer.offloaded(k, index) : nullptr);
 }
 
 template <class R>
@@ -89,47 +95,56 @@ __device__ __forceinline__ void load_weights(BackwardWeights<R> &weights, const 
         weights, th, trainer.template memory<uint32_t>(trainer.launch.workspace.backward_weights));
 }
 
-// Forward over all pieces of this block; what their heads need is in scratch. The last piece stays
-// in shared memory, and `keep` is its tile's.
+// What the head needs of a tile whose forward pass is done.
+template <class R>
+__device__ __forceinline__ void finish_tile(const Trainer<R> &trainer, const Thread &th, int k,
+                                            bool last, const KeepBits &keep,
+                                            const float (&hidden)[2]) {
+    const Batch batch = trainer.shared.batch;
+    const int tile = trainer.tile(k);
+    if (!last && trainer.drops()) {
+        trainer.keep_scratch(th, tile, 0) = keep.row[0];
+        trainer.keep_scratch(th, tile, 1) = keep.row[1];
+    }
+    if (R::kLast) {
+        const float *targets =
+            trainer.shared.targets[batch.index & 1][k % kTilesAhead] + 2 * th.q();
+        join_statistics(th, trainer.shared.head, hidden, batch.rows_in_tile(tile), k * kRows);
+        trainer.head_scratch(th, tile, last, kHiddenCells) = make_float2(hidden[0], hidden[1]);
+        trainer.head_scratch(th, tile, last, kTargetCells) = make_float2(targets[0], targets[1]);
+    }
+}
+
+// Forward over all pieces of this block. The last piece stays in shared memory, and `keep` is its
+// tile's.
 template <class R>
 __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &th, int tiles,
                                              KeepBits &keep) {
-    const Batch batch = trainer.shared.batch;
     const int segments = trainer.launch.plan.segments;
     ForwardWeights<R> weights;
     load_weights(weights, trainer, th);
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
-        const int tile = trainer.tile(k);
+        const bool last = k + 1 == tiles;
         float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
 #pragma unroll 1
         for (int index = 0; index < segments; ++index) {
             if (k > 0 || index > 0) {
-                enter_piece<R>(trainer, th, index > 0 ? k : k - 1, k, index, keep);
+                enter_piece<R>(trainer, th, k, index, keep);
             }
-            if (index > 0) {
-                trainer.start(th, trainer.piece(tile, index)) =
-                    make_float4(cell[0], cell[1], hidden[0], hidden[1]);
-            }
-            if (k + 1 == tiles && index + 1 == segments) {
-                forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
+            if (last && index + 1 == segments) {
+                forward_piece<R, false>(trainer, th, weights, k, index, keep, cell, hidden);
             } else {
-                forward_piece<R, false>(trainer, th, weights, index, keep, cell, hidden);
+                forward_piece<R, true>(trainer, th, weights, k, index, keep, cell, hidden);
             }
         }
         th.id = computed_here(th.id); // not held beside the weights
-        if (R::kLast) {
-            const bool last = k + 1 == tiles;
-            store_tile_statistics(
-                th, hidden, rows_in_tile(tile, batch), batch.stamp,
-                trainer.template memory<float2>(trainer.launch.workspace.statistics) +
-                    tile * R::kHidden);
-            const float *targets =
-                trainer.shared.targets[batch.index & 1][k % kTilesAhead] + 2 * th.q();
-            trainer.head_scratch(th, tile, last, kHiddenCells) = make_float2(hidden[0], hidden[1]);
-            trainer.head_scratch(th, tile, last, kTargetCells) =
-                make_float2(targets[0], targets[1]);
-        }
+        finish_tile<R>(trainer, th, k, last, keep, hidden);
+    }
+    if (R::kLast) {
+        publish_statistics(th, trainer.shared.head, trainer.shared.batch.stamp,
+                           trainer.template memory<float2>(trainer.launch.workspace.statistics) +
+                               trainer.cluster() * R::kHidden);
     }
 }
 
@@ -142,14 +157,13 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
     const Batch batch = trainer.shared.batch;
     HeadShared<L> &shared = trainer.shared.head;
     auto *statistics = trainer.template memory<float2>(workspace.statistics);
-    auto *sums = trainer.template memory<float2>(workspace.sums);
-    auto *head = trainer.template memory<float>(workspace.head);
+    const int cluster = trainer.cluster();
     const float *weights =
         trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
     const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
 
-    combine_statistics<L>(th, shared, batch, trainer.cluster(), trainer.heads(), statistics,
-                          p.norm_eps);
+    combine_statistics<L>(th, shared, batch, cluster, trainer.heads(), statistics, p.norm_eps);
+    HeadSums sums = {};
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {
         const int tile = trainer.tile(k);
@@ -162,32 +176,65 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
         float dz[2];
         head_tile<L>(th, shared, batch, tile, hidden,
                      trainer.head_scratch(th, tile, last, kTargetCells), weight, bias,
-                     p.negative_slope, dz, sums, head);
+                     p.negative_slope, dz, sums);
         trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
-    if (trainer.cluster() == 0) {
-        move_running_statistics<L>(th, shared, batch, p.momentum,
-                                   p.running_mean + trainer.model() * R::kHidden,
-                                   p.running_var + trainer.model() * R::kHidden);
+    store_head_sums<L>(th, sums, batch.stamp,
+                       trainer.template memory<float2>(workspace.sums) + cluster * R::kHidden,
+                       trainer.template memory<float>(workspace.head) + cluster * (R::kHidden + 2));
+}
+
+// Starts the way back of a piece, into the slots that the block has read.
+template <class R>
+__device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thread &th, int k,
+                                            int index) {
+    fence_bulk_copies();
+    __syncthreads(); // the block has read the slots
+    if (th.id == 0) {
+        ++trainer.shared.fetches;
+        fetch_slots<R>(th, trainer.segment(index).count, trainer.offloaded(k, index));
     }
 }
 
-// Brings a piece that was not kept back into shared memory, and its tile's mask into `keep`.
+// Turns to the backward pass of a piece that is on its way. Returns its phase's parity.
 template <class R>
-__device__ __forceinline__ void run_again(const Trainer<R> &trainer, Thread &th, int from, int k,
-                                          int index, KeepBits &keep, BackwardWeights<R> &backward) {
-    ForwardWeights<R> weights;
-    load_weights(weights, trainer, th); // they arrive while the blocks meet
-    enter_piece<R>(trainer, th, from, k, index, keep);
+__device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, const Thread &th,
+                                                  int k, int index, KeepBits &keep,
+                                                  BackwardWeights<R> &weights) {
     if (R::kWeightsInAdvance) {
-        load_weights(backward, trainer, th); // these during the time steps
+        load_weights(weights, trainer, th); // they arrive while the blocks meet
     }
-    float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
-    if (index > 0) {
-        const float4 start = trainer.start(th, trainer.piece(trainer.tile(k), index));
-        cell[0] = start.x, cell[1] = start.y, hidden[0] = start.z, hidden[1] = start.w;
+    if (index + 1 == trainer.launch.plan.segments && trainer.drops()) {
+        keep.row[0] = trainer.keep_scratch(th, trainer.tile(k), 0);
+        keep.row[1] = trainer.keep_scratch(th, trainer.tile(k), 1);
     }
-    forward_piece<R, true>(trainer, th, weights, index, keep, cell, hidden);
+    __syncthreads(); // thread 0 has counted
+    const uint32_t parity = (trainer.shared.fetches - 1) & 1;
+    if (R::kCovers && R::kReceivesGradient) { // gradients from above lie in the slots
+        wait_fetched(th, parity);
+    }
+    leave_piece<R>();
+    return parity;
+}
+
+// Where backward enters a piece: from the head, or from the segment after it.
+template <class R>
+__device__ __forceinline__ BackwardState enter_backward(const Trainer<R> &trainer, const Thread &th,
+                                                        int tile, bool top, bool last) {
+    BackwardState state = {};
+    if (!top) {
+        const float2 dh = trainer.scratch(th, tile, kGradientCells);
+        const float2 dc = trainer.scratch(th, tile, kCarryCells);
+        const float2 cell = trainer.scratch(th, tile, kStateCells);
+        state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
+    } else if (R::kLast) {
+        const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
+        const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
+        const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
+        head_gradient(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
+                      trainer.shared.scale.scale, state.dh);
+    }
+    return state;
 }
 
 // Backward over all pieces, last first: that one is still in shared memory.
@@ -197,38 +244,30 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
                                               unsigned *overflow) {
     using L = typename R::L;
     const auto &workspace = trainer.launch.workspace;
-    const int segments = trainer.launch.plan.segments, pieces = tiles * segments;
-    const int features = trainer.p().shape.features;
+    const int segments = trainer.launch.plan.segments, features = trainer.p().shape.features;
+    bool fetched = false; // and adds to what the pieces before have left
+    int k = tiles - 1, index = segments - 1;
 #pragma unroll 1
-    for (int n = pieces - 1; n >= 0; --n) {
-        const int k = n / segments, index = n % segments;
-        if (n + 1 < pieces) {
-            run_again<R>(trainer, th, (n + 1) / segments, k, index, keep, weights);
-        }
+    while (true) {
         const int tile = computed_here(trainer.tile(k));
-        const bool top = index + 1 == segments; // backward enters the tile here
-        BackwardState state = {};
-        if (!top) {
-            const float2 dh = trainer.scratch(th, tile, kGradientCells);
-            const float2 dc = trainer.scratch(th, tile, kCarryCells);
-            const float2 cell = trainer.scratch(th, tile, kStateCells);
-            state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
-        } else if (R::kLast) {
-            const bool last = k + 1 == tiles;
-            const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
-            const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
-            const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
-            head_gradient<L>(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
-                             trainer.shared.scale.scale, state.dh);
+        const Segment segment = trainer.segment(index);
+        const bool top = index + 1 == segments;
+        BackwardState state = enter_backward<R>(trainer, th, tile, top, k + 1 == tiles);
+        uint32_t parity = 0;
+        if (fetched) {
+            parity = reenter_piece<R>(trainer, th, k, index, keep, weights);
         }
         if (!R::kWeightsInAdvance) {
             load_weights(weights, trainer, th);
         }
-        const Segment segment = trainer.segment(index);
         if (R::kReceivesGradient && th.id < segment.count) {
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
         }
-        backward_segment<R>(th, weights, segment, keep, top, state);
+        if (fetched) {
+            backward_segment<R, true>(th, weights, segment, keep, top, parity, state);
+        } else {
+            backward_segment<R, false>(th, weights, segment, keep, top, parity, state);
+        }
         if (index > 0) { // for the segment before: not held beside the weight gradients
             trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
             trainer.scratch(th, tile, kCarryCells) = make_float2(state.dc[0], state.dc[1]);
@@ -236,13 +275,25 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         }
         store_bias_gradient<R>(th, state,
                                trainer.template memory<float>(workspace.bias) +
-                                   (tile * R::kLayers + R::kLayer) * R::kThreads,
-                               !top);
+                                   (trainer.cluster() * R::kLayers + R::kLayer) * R::kThreads,
+                               fetched);
         __syncthreads(); // d(gates) of the last time step are in its slot
-        weight_gradient<R>(th, segment.count, features, !top,
-                           trainer.template memory<typename L::Operand::Sum>(workspace.partial) +
-                               (size_t)tile * L::partial_pairs(features, R::kLayers),
-                           overflow, trainer.shared.batch.index + 1);
+        const bool more = k > 0 || index > 0;
+        if (--index < 0) {
+            index = segments - 1, --k;
+        }
+        weight_gradient<R>(th, segment.count, features, fetched,
+                           trainer.template memory<float2>(workspace.partial) +
+                               (size_t)trainer.cluster() * L::partial_pairs(features, R::kLayers),
+                           overflow, trainer.shared.batch.index + 1, [&] {
+                               if (more) {
+                                   fetch_piece<R>(trainer, th, k, index);
+                               }
+                           });
+        if (!more) {
+            return;
+        }
+        fetched = true;
     }
 }
 
@@ -258,10 +309,10 @@ __device__ __forceinline__ bool update(const Trainer<R> &trainer, const Thread &
     const ModelState state = trainer.state();
     const bool skip =
         update_weights<L>(state, adam, trainer.launch.share, L::partial_pairs(features, R::kLayers),
-                          features, batch.tiles(), th.id, wait);
+                          features, trainer.heads(), th.id, wait);
     // The blocks' last warps first: they have the fewest pairs.
     const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
-    update_vectors<L>(state, adam, skip, R::kLayers, features, batch,
+    update_vectors<L>(state, adam, skip, R::kLayers, features, batch.rows, trainer.heads(),
                       warps_after * threads + (int)blockIdx.x * 32 + th.lane(),
                       R::kWarps * threads);
     return skip;
@@ -283,6 +334,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         trainer.load_model();
         trainer.begin_step(0);
         shared.arrivals = gridDim.x;
+        shared.fetches = 0;
     }
     __syncthreads(); // the model, for the whole block
     if (R::kFirst) {
@@ -304,8 +356,8 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         if (tiles > 0) {
             KeepBits keep = trainer.kept_bits(th);
             forward_pass<R>(trainer, th, tiles, keep);
-            if (R::kFirst) {
-                trainer.look_ahead(th, step + 1); // while statistics are under way
+            if (R::kFirst && !R::kLast) {
+                trainer.look_ahead(th, step + 1); // while the layer above is at its head
             }
             if (R::kLast) {
                 head_pass<R>(trainer, th, tiles);
@@ -321,7 +373,13 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             th.id = computed_here(th.id);
             backward_pass<R>(trainer, th, tiles, keep, weights, overflow_step);
             barrier.arrive(th.id);
-        } else if (R::kFirst) {
+            if (R::kLast && trainer.cluster() == 0) { // while the grid meets
+                move_running_statistics<L>(th, shared.head, shared.batch, p.momentum,
+                                           p.running_mean + trainer.model() * R::kHidden,
+                                           p.running_var + trainer.model() * R::kHidden);
+            }
+        }
+        if (R::kFirst && (R::kLast || tiles == 0)) {
             trainer.look_ahead(th, step + 1);
         }
         const unsigned gradients = // of every block with a tile
@@ -364,6 +422,7 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     th.id = (int)threadIdx.x;
     th.full = shared_address(shared.full);
     th.full_phase = 0;
+    th.fetched = shared_address(shared.fetched);
     th.slots = shared_address(slots) + Plan::kHead;
     th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);
 
@@ -373,6 +432,9 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     }
     if (th.id < kMaxSegment) {
         barrier_init(th.full + 8 * th.id);
+        if (th.id < kMaxSegment / kChunk) {
+            barrier_init(th.fetched + 8 * th.id);
+        }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads(); // zeros and barriers, for the whole block

@@ -10,18 +10,22 @@ namespace rp_lstm {
 
 constexpr int kRows = 8;        // batch rows of a tile: N of the mma
 constexpr int kMaxSegment = 32; // time steps in shared memory: one phase bit each
+constexpr int kChunk = 4;       // time steps that go to device memory and come back at once
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
     size_t forward_weights;  // [layer][part][fragments] of operands, i, f and o rows halved
     size_t backward_weights; // [layer][fragments]: the same weights transposed, W_h beside W_x
-    size_t statistics; // [tiles + 1][H] float2: mean and M2 of a tile's last h; of the batch's
-    size_t sums;       // [tiles + 1][H] float2: sum of dz and of dz * xhat; of the batch's
-    size_t head;       // [tiles][H + 2]: d(head weight), d(head bias), squared error
-    size_t cells;      // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
-    size_t starts;     // [pieces][L][threads] float4: c and h before the segment
-    size_t bias;       // [tiles][L][4H]: d(bias), scaled
-    size_t partial;    // [tiles][pairs] Operand::Sum: d(weights) in fragment order, scaled
+    // Of a cluster's tiles together, and [clusters] of the batch:
+    size_t statistics; // [clusters + 1][H] float2: mean and M2 of the last h
+    size_t sums;       // [clusters + 1][H] float2: sum of dz and of dz * xhat
+    // Of a cluster's tiles together:
+    size_t head;    // [clusters][H + 2]: d(head weight), d(head bias), squared error
+    size_t bias;    // [clusters][L][4H]: d(bias), scaled
+    size_t partial; // [clusters][pairs] float2: d(weights) in fragment order, scaled
+    // Of a tile, or of a piece that waits for backward:
+    size_t cells; // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
+    size_t slots; // [clusters][pieces of a block but the last][L][slot bytes of a segment]
     size_t bytes;
 };
 constexpr size_t kCounterBytes = 128; // of a model: [0] arrivals, [16] step that overflowed
@@ -30,7 +34,8 @@ enum CellScratch {
     kHiddenCells,
     kHeadCells,
     kTargetCells,
-    kGradientCells,
+    kKeepCells, // and the next: KeepBits.row
+    kGradientCells = kKeepCells + 2,
     kCarryCells,
     kStateCells,
     kCellScratch
@@ -40,7 +45,8 @@ struct Launch {
     rp_lstm_train_params p;
     rp_lstm_train_plan plan;
     Workspace workspace;
-    int share; // pairs of weights that a block updates at once
+    int share;    // pairs of weights that a block updates at once
+    int offloads; // pieces of a block that do not stay in shared memory, at most
     double log_beta1, log_beta2;
     int model; // first of this launch
 };
@@ -132,6 +138,7 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kPrevious = kCovers ? kGateGradientBytes : kCell + kCellBytes;
     static constexpr int kInput = kPrevious + L::kTileBytes;
     static constexpr int kSlotBytes = kInput + (kFirst ? L::kInputBytes : L::kTileBytes);
+    static constexpr int kColumnBlocks = L::kHidden / (kFirst ? 16 : 8); // d(weights) of a warp
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
     // Backward's weights have registers beside forward's, and beside the head's numbers.
@@ -152,6 +159,8 @@ template <class L> struct SharedPlan {
     static __device__ __forceinline__ int gradients(int slots) {
         return Lower::kCovers ? -kHead : slots * Lower::kSlotBytes;
     }
+    static constexpr int kSlotBytes =
+        Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
     static constexpr size_t bytes(int slots, int layers) {
         const int lower =
             slots *
@@ -168,6 +177,7 @@ struct Thread {
     uint32_t input_gradient; // shared address, in the lower layer's block, of dx from above
     uint32_t full;           // barriers [kMaxSegment]: the other layer's data of a slot has arrived
     uint32_t full_phase;     // bit t: parity of the next wait on slot t
+    uint32_t fetched;        // barriers [kMaxSegment / kChunk]: slots are back from device memory
 
     __device__ __forceinline__ int warp() const { return id >> 5; }
     __device__ __forceinline__ int lane() const { return id & 31; }
@@ -205,6 +215,14 @@ struct Batch {
     // How many tiles the cluster has: cluster, cluster + clusters, ...
     __device__ __forceinline__ int tiles_of(int cluster, int clusters) const {
         return tiles() > cluster ? (tiles() - cluster + clusters - 1) / clusters : 0;
+    }
+    __device__ __forceinline__ int rows_in_tile(int tile) const {
+        return min(kRows, rows - tile * kRows);
+    }
+    // Rows of the cluster's tiles; only its last one may have fewer than 8.
+    __device__ __forceinline__ int rows_of(int cluster, int clusters) const {
+        const int before = tiles_of(cluster, clusters) - 1;
+        return before * kRows + rows_in_tile(cluster + before * clusters);
     }
 };
 

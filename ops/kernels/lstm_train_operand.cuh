@@ -1,9 +1,7 @@
 // Types of the matrix operands: how numbers become operands, the product D[16x8] += A[16xk] B[kx8]
-// of two of them, the accuracy of the activations that goes with it, and how gates and sums of
-// gradients are kept.
+// of two of them, the accuracy of the activations that goes with it, and how gates are kept.
 //
 //   Pair         two neighbouring operands: one register of 16-bit numbers, or two of 32-bit ones
-//   Sum          two neighbouring sums over a tile
 //   Gates        i, f, g, o of a thread's two cells, for the backward pass
 //   pack_hidden  two numbers of h as a tile keeps them, kHiddenBytes each
 //   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
@@ -33,7 +31,7 @@ struct ExactActivations { // a few units in the last place
     }
 };
 
-// ---- Gates, of all `threads` in shared memory; a warp's accesses are contiguous.
+// ---- Gates, of all `threads` in shared or device memory; a warp's accesses are contiguous.
 __device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
     uint32_t r;
     asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
@@ -63,6 +61,9 @@ struct Fp16Gates {
     __device__ __forceinline__ void store(uint32_t address, int thread, int) const {
         store_shared16(address + thread * 16, pairs);
     }
+    __device__ __forceinline__ void store(void *place, int thread, int) const {
+        __stcg((uint4 *)place + thread, pairs);
+    }
     __device__ __forceinline__ void load(uint32_t address, int thread, int) {
         pairs = load_shared16(address + thread * 16);
     }
@@ -87,6 +88,10 @@ struct Fp32Gates {
         store_shared16(address + thread * 16, input_forget);
         store_shared16(address + (threads + thread) * 16, cell_output);
     }
+    __device__ __forceinline__ void store(void *place, int thread, int threads) const {
+        __stcg((uint4 *)place + thread, input_forget);
+        __stcg((uint4 *)place + threads + thread, cell_output);
+    }
     __device__ __forceinline__ void load(uint32_t address, int thread, int threads) {
         input_forget = load_shared16(address + thread * 16);
         cell_output = load_shared16(address + (threads + thread) * 16);
@@ -101,11 +106,7 @@ __device__ __forceinline__ uint2 half_of_chunk(uint4 chunk, int s) {
 template <class Op> struct Storage16 {
     static constexpr int kBytes = 2, kHiddenBytes = 2;
     using Pair = uint32_t;
-    using Sum = uint32_t;
     using Gates = Fp16Gates;
-    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
-        return Op::pack(low, high);
-    }
     static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
         return Op::pack(low, high);
     }
@@ -118,7 +119,6 @@ struct Fp16 : FastActivations, Storage16<Fp16> {
     static __device__ __forceinline__ Pair pack(float low, float high) {
         return pack_fp16(low, high);
     }
-    static __device__ __forceinline__ float2 unpack_sum(Sum sum) { return unpack_fp16(sum); }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
             "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
@@ -133,9 +133,6 @@ struct Bf16 : FastActivations, Storage16<Bf16> {
         asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
     }
-    static __device__ __forceinline__ float2 unpack_sum(Sum sum) {
-        return make_float2(__uint_as_float(sum << 16), __uint_as_float(sum & 0xffff0000u));
-    }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
             "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
@@ -148,11 +145,6 @@ struct Storage32 {
     static constexpr int kBytes = 4;
     static constexpr bool kScaled = false;
     using Pair = uint2;
-    using Sum = float2;
-    static __device__ __forceinline__ Sum pack_sum(float low, float high) {
-        return make_float2(low, high);
-    }
-    static __device__ __forceinline__ float2 unpack_sum(Sum sum) { return sum; }
     static __device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0,
                                                     uint32_t b1) {
         asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "

@@ -108,6 +108,40 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
         : "memory");
 }
 
+// ---- Bulk copies from device to shared memory: by one thread, 16 bytes or a multiple ------------
+// Before it: every thread that has written what is copied, or has read or written where it goes,
+// makes that known to the copies; then a __syncthreads.
+__device__ __forceinline__ void fence_bulk_copies() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+// Completes `barrier`, of this block, by the bytes.
+__device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
+                                          uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0],[%1],%2,[%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+// ---- Sums in device memory: the first of several is stored, the others are added. One thread has
+// them all, so their order is that of the program.
+__device__ __forceinline__ void store_or_add(float *place, float v, bool adds) {
+    if (adds) {
+        asm volatile("red.relaxed.gpu.global.add.f32 [%0],%1;" ::"l"(place), "f"(v) : "memory");
+    } else {
+        __stcg(place, v);
+    }
+}
+__device__ __forceinline__ void store_or_add(float4 *place, float4 v, bool adds) {
+    if (adds) {
+        asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0],{%1,%2,%3,%4};" ::"l"(place), "f"(v.x),
+                     "f"(v.y), "f"(v.z), "f"(v.w)
+                     : "memory");
+    } else {
+        __stcg(place, v);
+    }
+}
+
 // ---- The other block of the cluster -------------------------------------------------------------
 __device__ __forceinline__ uint32_t address_in_block(uint32_t address, uint32_t rank) {
     uint32_t remote;

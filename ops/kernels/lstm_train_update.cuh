@@ -1,4 +1,4 @@
-// Adam: sums the tiles' gradients in their order, updates, and writes the weights again as
+// Adam: sums the clusters' gradients in their order, updates, and writes the weights again as
 // fragments for the next step. All blocks of a model share the work.
 //
 //   m += (1 - b1) (g - m)    v += (1 - b2) (g^2 - v)
@@ -37,7 +37,7 @@ __device__ __forceinline__ void adam_update(const Adam &a, float gradient, float
     weight -= __fdividef(a.step_size * m, fmaf(sqrtf(v), a.inv_sqrt_correction2, a.eps));
 }
 
-// Two neighbouring columns of one weight matrix: one pair of a tile's partial sums.
+// Two neighbouring columns of one weight matrix: one pair of a cluster's partial sums.
 struct WeightPair {
     int parameter; // of the first, in the concatenated parameters
     int gate, unit, column;
@@ -145,7 +145,7 @@ __device__ __forceinline__ void pack_pair(const WeightPair &pair, float first, f
 struct ModelState {
     float *parameters, *exp_avg, *exp_avg_sq;
     uint32_t *forward_weights, *backward_weights;
-    const void *partial; // [tiles][pairs] Operand::Sum
+    const float2 *partial; // [clusters][pairs]
     const float *bias, *head;
     float *loss; // of the step
 };
@@ -189,29 +189,24 @@ __device__ __forceinline__ void update_pair(const ModelState &model, const Adam 
     pack_pair<L>(pair, w[0], w[1], model.forward_weights, model.backward_weights);
 }
 
-// Sum of the tiles' gradients of one pair, in their order. A short loop: a longer one would be
+// Sum of the clusters' gradients of one pair, in their order. A short loop: a longer one would be
 // fetched anew each step.
-template <class L>
-__device__ __forceinline__ void sum_tiles(const void *partial, int number, int pairs, int tiles,
-                                          float (&gradient)[2]) {
-    using Op = typename L::Operand;
-    using Sum = typename Op::Sum;
+__device__ __forceinline__ void sum_clusters(const float2 *source, int pairs, int clusters,
+                                             float (&gradient)[2]) {
     constexpr int kInFlight = 16;
-    const Sum *source = (const Sum *)partial + number;
     gradient[0] = gradient[1] = 0.0f;
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; tile += kInFlight) { // those beyond the last are zero
-        Sum v[kInFlight];
+    for (int c = 0; c < clusters; c += kInFlight) { // those beyond the last are zero
+        float2 v[kInFlight];
 #pragma unroll
         for (int i = 0; i < kInFlight; ++i) {
-            v[i] = tile + i < tiles ? source[(size_t)i * pairs] : Sum();
+            v[i] = c + i < clusters ? source[(size_t)i * pairs] : float2();
         }
         source += (size_t)kInFlight * pairs;
 #pragma unroll
         for (int i = 0; i < kInFlight; ++i) {
-            const float2 g = Op::unpack_sum(v[i]);
-            gradient[0] += g.x;
-            gradient[1] += g.y;
+            gradient[0] += v[i].x;
+            gradient[1] += v[i].y;
         }
     }
 }
@@ -220,7 +215,7 @@ __device__ __forceinline__ void sum_tiles(const void *partial, int number, int p
 // tells whether to skip the step; the first share's weights arrive meanwhile.
 template <class L, class Wait>
 __device__ __forceinline__ bool update_weights(const ModelState &model, const Adam &adam, int share,
-                                               int pairs, int features, int tiles, int thread,
+                                               int pairs, int features, int clusters, int thread,
                                                const Wait &wait) {
     bool waits = true, skip = false;
 #pragma unroll 1
@@ -236,7 +231,7 @@ __device__ __forceinline__ bool update_weights(const ModelState &model, const Ad
             waits = false;
         }
         if (has_pair && pair.has_first && !skip) {
-            sum_tiles<L>(model.partial, number, pairs, tiles, gradient);
+            sum_clusters(model.partial + number, pairs, clusters, gradient);
             update_pair<L>(model, adam, pair, gradient, w, m, v);
         }
     }
@@ -248,9 +243,9 @@ __device__ __forceinline__ bool update_weights(const ModelState &model, const Ad
 // are multiples of a warp apart.
 template <class L>
 __device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam, bool skip,
-                                               int layers, int features, const Batch &batch,
+                                               int layers, int features, int rows, int clusters,
                                                int thread, int threads) {
-    const int gates = 4 * L::kHidden, biases = layers * gates, tiles = batch.tiles();
+    const int gates = 4 * L::kHidden, biases = layers * gates;
     const int squares = biases + L::kHidden + 1, count = 4 * (squares + 1);
     for (int i = thread; i < (count + 31) / 32 * 32; i += threads) {
         const int item = i >> 2, lane = i & 3;
@@ -260,12 +255,12 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
             const float *source = is_bias ? model.bias + item : model.head + item - biases;
             const int stride = is_bias ? biases : L::kHidden + 2;
             constexpr int kInFlight = 16;
-            for (int first = lane; first < tiles; first += 4 * kInFlight) {
+            for (int first = lane; first < clusters; first += 4 * kInFlight) {
                 float v[kInFlight];
 #pragma unroll
                 for (int k = 0; k < kInFlight; ++k) {
-                    const int tile = first + 4 * k;
-                    v[k] = tile < tiles ? __ldcg(source + (size_t)tile * stride) : 0.0f;
+                    const int c = first + 4 * k;
+                    v[k] = c < clusters ? __ldcg(source + (size_t)c * stride) : 0.0f;
                 }
 #pragma unroll
                 for (int k = 0; k < kInFlight; ++k) {
@@ -277,7 +272,7 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
         if (item == squares && lane == 0) {
-            *model.loss = sum / (float)batch.rows;
+            *model.loss = sum / (float)rows;
         }
         if (item >= squares || lane > 1 || skip) {
             continue;

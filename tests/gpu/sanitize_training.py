@@ -34,6 +34,8 @@ steps = sum(
         Case("fp32", batch=33, time_steps=17, features=17, windows=70),
         Case("fp32", batch=20, time_steps=7, features=3, hidden=32, layers=1, windows=50),
         Case("fp16", batch=1100, time_steps=3, windows=1150),
+        Case("bf16", batch=531, time_steps=13, windows=600),
+        Case("tf32", batch=1100, time_steps=3, windows=1150),
     )
 )
 

@@ -155,6 +155,8 @@ def test_gradient_default_model_matches_float64(precision, batch):
         {"batch": 2}, {"batch": 7}, {"batch": 8}, {"batch": 13, "windows": 299}, {"dropout": 0.0},
         {"dropout": 0.7}, {"batch": 1024, "windows": 1500}, {"batch": 1030, "windows": 1100},
         {"batch": 2000, "windows": 2000, "time_steps": 30}, {"batch": 4096, "windows": 4096},
+        {"batch": 9000, "windows": 9000, "time_steps": 5},  # more tiles a block than found at once
+        {"batch": 701, "windows": 701, "time_steps": 41, "features": 9, "hidden": 32, "layers": 1},
     ],
     ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()),
 )  # fmt: skip
