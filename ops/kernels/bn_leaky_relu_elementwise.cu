@@ -287,35 +287,36 @@ RowsLaunch<TURNS> rows_launch(const BnLeakyReluShape &shape, int pack, int threa
         {rows, shape.channels}, dim3(static_cast<unsigned>(x), tiles), dim3(columns, rows_at_once)};
 }
 
-// Whether a thread may take one pack of ROWS, and load its channels' parameters by itself.
+// Whether a thread takes one pack of ROWS, and loads its channels' parameters by itself: always
+// where a pack has few channels, and while the data is so small that all of it is in flight at
+// once.
 bool takes_one_turn(const BnLeakyReluForward &p, int pack) {
-    constexpr int64_t PACKS = 132 * 1024; // that any GPU has in flight at once
+    const int64_t most = pack <= 4 ? INT64_MAX : 132 * 1024; // packs
     const BnLeakyReluShape &shape = p.shape;
     const void *const parameters[] = {p.weight, p.bias, p.training ? p.mean : p.running_mean,
                                       p.training ? p.invstd : p.running_var};
     return shape.order == Order::ROWS && shape.channels % pack == 0 &&
            shape.parameter_type == DataType::FLOAT32 &&
-           static_cast<int64_t>(shape.images) * shape.length * (shape.channels / pack) <= PACKS &&
+           static_cast<int64_t>(shape.images) * shape.length * (shape.channels / pack) <= most &&
            std::all_of(std::begin(parameters), std::end(parameters), is_aligned);
 }
 
 struct PlanesLaunch {
     PlanesTiling tiling;
-    dim3 grid;
+    dim3 grid, block;
 };
 
 PlanesLaunch planes_launch(const BnLeakyReluShape &shape, int pack) {
     const int planes = shape.images * shape.channels;
     const int packs = shape.length / pack;
-    int along = 8;
-    while (along < packs && along < THREADS) {
-        along *= 2;
-    }
-    const int64_t x = divide_up(planes, THREADS / along);
-    const int64_t y =
-        std::min<int64_t>(divide_up(packs, THREADS * UNROLL), std::max<int64_t>(1, BLOCKS / x));
+    const int turns = static_cast<int>(divide_up(packs, THREADS));
+    const int along = static_cast<int>(divide_up(packs, turns)); // none idle in the last turn
+    const int at_once = THREADS / along;
+    const int64_t x = divide_up(planes, at_once);
+    const int64_t y = std::min<int64_t>(divide_up(turns, UNROLL), std::max<int64_t>(1, BLOCKS / x));
     return {{planes, shape.channels, shape.length, along},
-            dim3(static_cast<unsigned>(x), static_cast<unsigned>(y))};
+            dim3(static_cast<unsigned>(x), static_cast<unsigned>(y)),
+            dim3(static_cast<unsigned>(at_once * along))};
 }
 
 // Blocks whose threads are a multiple of the period of rows of `channels`; 0 when that is too many.
@@ -339,7 +340,7 @@ template <int PACK, typename Launch>
 void with_tiling(const BnLeakyReluShape &shape, const Launch &launch) {
     if (shape.order == Order::PLANES) {
         const PlanesLaunch l = planes_launch(shape, PACK);
-        launch(l.grid, dim3(THREADS), l.tiling);
+        launch(l.grid, l.block, l.tiling);
     } else if (shape.channels % PACK == 0) {
         const RowsLaunch l = rows_launch<UNROLL>(shape, PACK, THREADS);
         launch(l.grid, l.block, l.tiling);

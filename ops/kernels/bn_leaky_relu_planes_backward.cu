@@ -10,7 +10,7 @@ namespace rp_kernels {
 namespace {
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(RING_THREADS, 1)
+__global__ void __launch_bounds__(RING_THREADS, 2)
     planes_backward_kernel(const BnLeakyReluBackward p, const RingShape shape, float reciprocal) {
     constexpr int CHAIN_UNROLL = Scalar<scalar_t>::NARROW ? 8 : 6;
     constexpr int REREAD_UNROLL = Scalar<scalar_t>::NARROW ? 4 : 3;

@@ -61,7 +61,7 @@ __device__ __noinline__ Partial divided_chain(const scalar_t *channel,
 }
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(RING_THREADS, 1)
+__global__ void __launch_bounds__(RING_THREADS, 2)
     planes_forward_kernel(const BnLeakyReluForward p, const RingShape shape, float bessel) {
     extern __shared__ uint4 memory[]; // the ring, then the reciprocals
     __shared__ uint64_t barriers[2 * MAXIMUM_SLOTS];

@@ -18,7 +18,7 @@ constexpr int PARTS = 2;                     // thread blocks of a cluster
 constexpr int WIDTH = PLANE_THREADS / PARTS; // eager mode's threads of one part
 constexpr int CHAIN_WARPS = WIDTH / 32;      // warps that own them
 constexpr int COPY_WARPS = 4;                // the next ones, that copy
-constexpr int RING_THREADS = 512;            // of a thread block
+constexpr int RING_THREADS = 512;            // of a thread block, of which two fit
 constexpr int MAXIMUM_SLOTS = 40;
 
 // ---- mbarriers and bulk copies ------------------------------------------------------------------
@@ -272,21 +272,37 @@ __device__ Partial merge_cluster(Partial partial, float2 *results, int part, int
 
 // ---- Launching ----------------------------------------------------------------------------------
 
-constexpr size_t RING_SHARED_BYTES = 225 * 1024; // dynamic; of 227 KB a thread block may have
+// Dynamic shared memory of a thread block that has a multiprocessor, or half of one.
+constexpr size_t RING_SHARED_BYTES = 225 * 1024, HALF_RING_SHARED_BYTES = 111 * 1024;
 
-// Slots that fit beside `other_bytes`; 0 when the ring isn't for this shape.
+// Slots that fit into `bytes`, or 0.
+inline int slots_within(const BnLeakyReluShape &shape, size_t slot_bytes, size_t bytes) {
+    const size_t fit = bytes / slot_bytes;
+    const size_t wanted = shape.images < MAXIMUM_SLOTS ? shape.images : MAXIMUM_SLOTS;
+    const int slots = static_cast<int>(fit < wanted ? fit : wanted);
+    return slots < 2 && slots < shape.images ? 0 : slots;
+}
+
+// Slots that fit beside `other_bytes`; 0 when the ring isn't for this shape. Where there are more
+// channels than fit at once, two thread blocks share a multiprocessor: one reads while the other
+// writes, which is worth more than the images that half a ring reads twice.
 template <typename scalar_t>
 RingShape ring_shape(const BnLeakyReluShape &shape, int tensors, size_t other_bytes) {
     constexpr int PACK = Scalar<scalar_t>::PACK;
-    if (shape.length <= PLANE_THREADS / 2 || shape.length % PACK != 0 ||
-        other_bytes >= RING_SHARED_BYTES / 4) {
+    constexpr int MULTIPROCESSORS = 132; // of an H100 or H200
+    if (shape.length <= PLANE_THREADS / 2 || shape.length % PACK != 0) {
         return {0, 0};
     }
     const int packs = packs_of_part(shape.length, PACK);
-    const size_t fit = (RING_SHARED_BYTES - other_bytes) / (packs * tensors * sizeof(uint4));
-    const size_t wanted = shape.images < MAXIMUM_SLOTS ? shape.images : MAXIMUM_SLOTS;
-    const int slots = static_cast<int>(fit < wanted ? fit : wanted);
-    return {slots < 2 && slots < shape.images ? 0 : slots, packs};
+    const size_t slot_bytes = packs * tensors * sizeof(uint4);
+    int slots = 0;
+    if (shape.channels * PARTS > MULTIPROCESSORS && other_bytes < HALF_RING_SHARED_BYTES / 4) {
+        slots = slots_within(shape, slot_bytes, HALF_RING_SHARED_BYTES - other_bytes);
+    }
+    if (slots == 0 && other_bytes < RING_SHARED_BYTES / 4) {
+        slots = slots_within(shape, slot_bytes, RING_SHARED_BYTES - other_bytes);
+    }
+    return {slots, packs};
 }
 
 template <typename Kernel, typename... Arguments>
