@@ -43,7 +43,7 @@ typedef struct rp_lstm_train_plan {
     int32_t segments;          /* the T time steps in runs that fit in shared memory */
     int32_t segment_steps;     /* of every run but the first, which has the rest */
     size_t shared_bytes;       /* of a block */
-    size_t model_bytes;        /* workspace of one model */
+    size_t model_bytes;        /* workspace of one model; 0.3 MB or more a tile that waits */
     size_t workspace_bytes;    /* of one launch */
 } rp_lstm_train_plan;
 

@@ -16,9 +16,9 @@
 // Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 to 15 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end. A cluster with several pieces
-// (tiles, or segments when T does not fit) keeps the last one only. The others go to device memory
-// by bulk copies, a few time steps at once, while forward runs on, and come back in the order in
-// which backward, last piece first, reads them.
+// (tiles, or segments when T does not fit) keeps the last one only. What backward needs of the
+// others goes to device memory from registers while forward runs on, and comes back by bulk copies,
+// a few time steps at once, in the order in which backward, last piece first, reads it.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
@@ -156,13 +156,13 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
     const auto &workspace = trainer.launch.workspace;
     const Batch batch = trainer.shared.batch;
     HeadShared<L> &shared = trainer.shared.head;
-    auto *statistics = trainer.template memory<float2>(workspace.statistics);
     const int cluster = trainer.cluster();
     const float *weights =
         trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
     const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
 
-    combine_statistics<L>(th, shared, batch, cluster, trainer.heads(), statistics, p.norm_eps);
+    combine_statistics<L>(th, shared, batch, cluster, trainer.heads(),
+                          trainer.template memory<float2>(workspace.statistics), p.norm_eps);
     HeadSums sums = {};
 #pragma unroll 1
     for (int k = 0; k < tiles; ++k) {

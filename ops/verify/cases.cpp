@@ -1,6 +1,7 @@
 // Which cases, and why these: eager mode's kernels change their order of summation with the number
 // of rows (below 16, not a multiple of 64, above 128 blocks), of channels (powers of two, up to 32)
-// and of elements a channel (32 ... 512), so every side of every such border is in the table.
+// and of elements a channel (32 ... 512), so every side of every such border is in the table; ours
+// also with the channels that a GPU has room for at once.
 #include "cases.h"
 
 namespace rp_ops {
@@ -94,7 +95,8 @@ void add_rows(Table &table) {
 void add_images(Table &table) {
     const Shape shapes[] = {{2, 3, 5, 7},     {3, 33, 1, 1},    {16, 5, 17, 19}, {32, 1, 28, 28},
                             {2, 4, 1, 33},    {4, 64, 7, 7},    {8, 16, 32, 32}, {4, 64, 56, 56},
-                            {1, 8, 128, 128}, {64, 32, 14, 14}, {16, 2, 512, 3}, {3, 40, 20, 24}};
+                            {1, 8, 128, 128}, {64, 32, 14, 14}, {16, 2, 512, 3}, {3, 40, 20, 24},
+                            {5, 133, 18, 20}, {20, 70, 56, 56}};
     for (const Shape &shape : shapes) {
         for (Layout layout : {Layout::CONTIGUOUS, Layout::CHANNELS_LAST}) {
             table.add_train_and_eval(shape, FLOAT32, layout);
@@ -151,7 +153,7 @@ void add_special_values(Table &table) {
         table.add_train_and_eval(shape, SIXTEEN_BIT[1], Layout::CONTIGUOUS, Values::SPECIAL);
         table.add_train_and_eval(shape, SIXTEEN_BIT[3], Layout::CONTIGUOUS, Values::SPECIAL);
     }
-    for (const Shape &shape : {Shape{6, 24, 20, 20}, Shape{3, 12, 40, 40}}) {
+    for (const Shape &shape : {Shape{6, 24, 20, 20}, Shape{3, 12, 40, 40}, Shape{6, 90, 20, 20}}) {
         for (Layout layout : {Layout::CONTIGUOUS, Layout::CHANNELS_LAST}) {
             table.add_train_and_eval(shape, FLOAT32, layout, Values::SPECIAL);
             table.add_train_and_eval(shape, SIXTEEN_BIT[1], layout, Values::SPECIAL);
