@@ -28,10 +28,11 @@ __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, con
 }
 
 // Brings slots back from where forward_segment has offloaded them, last first, as backward reads
-// them: by one thread; each chunk completes a phase of its barrier.
+// them: by one thread; each of `chunks` completes a phase of its barrier, a short segment's too.
 template <class R>
-__device__ __forceinline__ void fetch_slots(const Thread &th, int count, const uint8_t *offloaded) {
-    for (int chunk = (kMaxSegment - 1) / kChunk; chunk >= 0; --chunk) {
+__device__ __forceinline__ void fetch_slots(const Thread &th, int chunks, int count,
+                                            const uint8_t *offloaded) {
+    for (int chunk = chunks - 1; chunk >= 0; --chunk) {
         const int first = chunk * kChunk, slots = min(count - first, kChunk);
         const int at = first * R::kSlotBytes, bytes = max(slots, 0) * R::kSlotBytes;
         barrier_expect(th.fetched + 8 * chunk, bytes);
@@ -41,9 +42,10 @@ __device__ __forceinline__ void fetch_slots(const Thread &th, int count, const u
     }
 }
 
-// All of the slots are back.
-__device__ __forceinline__ void wait_fetched(const Thread &th, uint32_t parity) {
-    for (int chunk = 0; chunk < kMaxSegment / kChunk; ++chunk) {
+// Chunks first ... chunks - 1 are back.
+__device__ __forceinline__ void wait_fetched(const Thread &th, int first, int chunks,
+                                             uint32_t parity) {
+    for (int chunk = first; chunk < chunks; ++chunk) {
         barrier_wait(th.fetched + 8 * chunk, parity);
     }
 }

@@ -139,6 +139,9 @@ template <class R> struct Trainer {
     }
     // The block's k-th tile.
     static __device__ __forceinline__ int tile(int k) { return cluster() + k * clusters(); }
+    __device__ __forceinline__ int chunks() const { // of the longest segment
+        return (launch.plan.segment_steps + kChunk - 1) / kChunk;
+    }
     // Where a piece of the block's k-th tile waits for backward.
     __device__ __forceinline__ uint8_t *offloaded(int k, int index) const {
         const int n = k * launch.plan.segments + index;

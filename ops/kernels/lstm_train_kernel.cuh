@@ -192,7 +192,8 @@ __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thr
     __syncthreads(); // the block has read the slots
     if (th.id == 0) {
         ++trainer.shared.fetches;
-        fetch_slots<R>(th, trainer.segment(index).count, trainer.offloaded(k, index));
+        fetch_slots<R>(th, trainer.chunks(), trainer.segment(index).count,
+                       trainer.offloaded(k, index));
     }
 }
 
@@ -210,9 +211,10 @@ __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, con
     }
     __syncthreads(); // thread 0 has counted
     const uint32_t parity = (trainer.shared.fetches - 1) & 1;
-    if (R::kCovers && R::kReceivesGradient) { // gradients from above lie in the slots
-        wait_fetched(th, parity);
-    }
+    // Backward waits for the segment's chunks, unless gradients from above lie in the slots.
+    const bool now = R::kCovers && R::kReceivesGradient;
+    const int of_segment = (trainer.segment(index).count + kChunk - 1) / kChunk;
+    wait_fetched(th, now ? 0 : of_segment, trainer.chunks(), parity);
     leave_piece<R>();
     return parity;
 }
