@@ -1,7 +1,6 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,8 +66,7 @@ struct Placing {
 };
 
 // Returns 0 or an errno.
-int place(void *argument) {
-    const auto &placing = *static_cast<const Placing *>(argument);
+int place(const Placing &placing) {
     if (placing.unnamed != nullptr) {
         ::unlink(placing.temporary); // linkat replaces nothing
         if (::linkat(AT_FDCWD, placing.unnamed, AT_FDCWD, placing.temporary, AT_SYMLINK_FOLLOW) !=
@@ -79,19 +77,23 @@ int place(void *argument) {
     return ::rename(placing.temporary, placing.path) == 0 ? 0 : errno;
 }
 
-// place() by a process of its own, as vfork makes one, which a kill of this one does not end: the
-// name that linkat gives would be left behind otherwise.
-int place_undisturbed(Placing &placing) {
-    alignas(16) char stack[1 << 14];
-    const pid_t child =
-        ::clone(place, stack + sizeof stack, CLONE_VM | CLONE_VFORK, &placing); // no SIGCHLD
-    int status = 0;
-    if (child < 0) {
-        return place(&placing);
+// place() by a process of its own, which a kill of this one does not end: the name that linkat
+// gives would be left behind otherwise. Linux's vfork, not POSIX's: the child shares memory and has
+// no fork handlers to run, while this thread waits.
+int place_undisturbed(const Placing &placing) {
+    volatile int reason = 0;
+    const pid_t child = ::vfork();
+    if (child == 0) {
+        reason = place(placing);
+        ::_exit(reason);
     }
-    while (::waitpid(child, &status, __WALL) < 0) {
-        if (errno != EINTR) {
-            return errno;
+    if (child < 0) {
+        return place(placing);
+    }
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0) {
+        if (errno != EINTR) { // somebody else takes this process's children
+            return reason;
         }
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
@@ -116,7 +118,7 @@ bool replace(const std::string &folder, const std::string &path, const std::stri
         fail("write", temporary.path);
     }
     const std::string unnamed = "/proc/self/fd/" + std::to_string(file.fd);
-    Placing placing{named ? nullptr : unnamed.c_str(), temporary.path.c_str(), path.c_str()};
+    const Placing placing{named ? nullptr : unnamed.c_str(), temporary.path.c_str(), path.c_str()};
     const int reason = place_undisturbed(placing);
     if (reason == ENOENT && !named) {
         return false;
