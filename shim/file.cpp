@@ -1,4 +1,5 @@
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -65,41 +66,48 @@ struct Placing {
     const char *path;
 };
 
-// Returns 0 or an errno.
+constexpr int needs_a_name = 255; // no errno
+
+// Returns 0, an errno, or needs_a_name: such a file can't be linked here.
 int place(const Placing &placing) {
     if (placing.unnamed != nullptr) {
         ::unlink(placing.temporary); // linkat replaces nothing
         if (::linkat(AT_FDCWD, placing.unnamed, AT_FDCWD, placing.temporary, AT_SYMLINK_FOLLOW) !=
             0) {
-            return errno;
+            return errno == ENOENT || errno == EPERM || errno == EACCES || errno == EXDEV
+                       ? needs_a_name
+                       : errno;
         }
     }
     return ::rename(placing.temporary, placing.path) == 0 ? 0 : errno;
 }
 
-// place() by a process of its own, which a kill of this one does not end: the name that linkat
-// gives would be left behind otherwise. Linux's vfork, not POSIX's: the child shares memory and has
-// no fork handlers to run, while this thread waits.
+// place() by a process of its own, which neither a signal nor a kill of this one ends: the name
+// that linkat gives would be left behind otherwise. Linux's vfork, not POSIX's: the child shares
+// memory and has no fork handlers to run, while this thread waits.
 int place_undisturbed(const Placing &placing) {
-    volatile int reason = 0;
+    volatile int reason = ECHILD;
+    sigset_t all, before;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
     const pid_t child = ::vfork();
     if (child == 0) {
         reason = place(placing);
         ::_exit(reason);
     }
+    int status = 0;
+    const pid_t ended = child < 0 ? child : ::waitpid(child, &status, 0);
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (child < 0) {
         return place(placing);
     }
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0) {
-        if (errno != EINTR) { // somebody else takes this process's children
-            return reason;
-        }
+    if (ended < 0) { // somebody else takes this process's children
+        return reason;
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
 }
 
-// False where a file can't do without a name: some file systems, no /proc.
+// False where a file can't do without a name: some file systems and policies, no /proc.
 bool replace(const std::string &folder, const std::string &path, const std::string &bytes,
              bool named) {
     // One temporary name a target: a killed writer's leftover is overwritten by the next one.
@@ -120,7 +128,7 @@ bool replace(const std::string &folder, const std::string &path, const std::stri
     const std::string unnamed = "/proc/self/fd/" + std::to_string(file.fd);
     const Placing placing{named ? nullptr : unnamed.c_str(), temporary.path.c_str(), path.c_str()};
     const int reason = place_undisturbed(placing);
-    if (reason == ENOENT && !named) {
+    if (reason == needs_a_name) {
         return false;
     }
     if (reason != 0) {

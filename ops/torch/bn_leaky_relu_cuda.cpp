@@ -226,10 +226,11 @@ bool fuses_forward(const at::Tensor &input, const OptionalTensor &weight,
                    const OptionalTensor &bias, const OptionalTensor &running_mean,
                    const OptionalTensor &running_var, bool training) {
     constexpr int64_t INDEX_LIMIT = int64_t(1) << 31; // beyond it eager mode takes another path
+    constexpr int64_t MOST_CHANNELS = 65535 * 8;      // rows: 8 of them a block, along the grid's y
     return input.is_cuda() && has_data_type(input.scalar_type()) && input.dim() >= 2 &&
-           input.numel() > 0 && input.numel() < INDEX_LIMIT && order_in_memory(input) &&
-           given(weight) == given(bias) && given(running_mean) == given(running_var) &&
-           (training || given(running_mean)) &&
+           input.numel() > 0 && input.numel() < INDEX_LIMIT && input.size(1) <= MOST_CHANNELS &&
+           order_in_memory(input) && given(weight) == given(bias) &&
+           given(running_mean) == given(running_var) && (training || given(running_mean)) &&
            parameter_type(input, {&weight, &bias, &running_mean, &running_var});
 }
 

@@ -78,7 +78,7 @@ void add_rows(Table &table) {
         }
     }
     for (const Shape &shape : {Shape{65536, 64}, Shape{70001, 36}, Shape{40003, 72},
-                               Shape{40000, 257}, Shape{16500, 33}}) {
+                               Shape{40000, 257}, Shape{16500, 33}, Shape{2, 524288}}) {
         table.add_train_and_eval(shape, FLOAT32, Layout::CONTIGUOUS);
     }
     for (Types types : SIXTEEN_BIT) {

@@ -96,7 +96,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a kill can come between the checkpoint's two names", "shim/file.cpp",
-        "if (child < 0) {\n        return place", "if (true) {\n        return place",
+        "const pid_t child = ::vfork();", "const pid_t child = -1;",
         TRAINS, (f"{INTERRUPTED} kill_inside",),
     ),
     Mutation(
