@@ -96,15 +96,13 @@ int place_undisturbed(const Placing &placing) {
         ::_exit(reason);
     }
     int status = 0;
-    const pid_t ended = child < 0 ? child : ::waitpid(child, &status, 0);
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (child < 0) {
-        return place(placing);
-    }
-    if (ended < 0) { // somebody else takes this process's children
-        return reason;
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+        reason = place(placing);
+    } else if (::waitpid(child, &status, 0) == child) {
+        reason = WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+    } // else somebody else takes this process's children: as the child left it
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return reason;
 }
 
 // False where a file can't do without a name: some file systems and policies, no /proc.

@@ -17,8 +17,7 @@ struct Stream {
 };
 
 // ROWS: a block of (packs of a row, rows at once) takes TURNS times its rows. Many short-lived
-// blocks, each on a run of rows, stream faster than few that walk far apart. One turn is for data
-// so small that all of it is in flight at once.
+// blocks, each on a run of rows, stream faster than few that walk far apart.
 template <int TURNS> struct RowsTiling { int rows, channels; };
 
 template <int PACK, int TURNS>

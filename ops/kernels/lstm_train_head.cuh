@@ -22,7 +22,7 @@ template <class L> struct HeadShared {
 
 // ---- Numbers that cross the grid carry in their two last bits the stamp of their step: a reader
 // asks until it finds the one it needs. Costs up to 3/2 2^-22 of the number, towards zero, and
-// saves a fence, an arrival and a wait. A tile misses one step at most (the short last one of an
+// saves a fence, an arrival and a wait. A cluster misses one step at most (the short last one of an
 // epoch), so that what it left there is two steps old at most and has another stamp.
 __device__ __forceinline__ void publish(float2 *place, float x, float y, uint32_t stamp) {
     asm volatile("st.relaxed.gpu.global.v2.b32 [%0],{%1,%2};" ::"l"(place),

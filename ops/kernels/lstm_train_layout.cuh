@@ -210,7 +210,7 @@ struct Batch {
     int epoch;
     uint32_t position; // of its first row in the epoch's order
     int rows;
-    uint32_t stamp; // 0 to 3, of the numbers that its tiles exchange
+    uint32_t stamp; // 0 to 3, of the numbers that its clusters exchange
     __device__ __forceinline__ int tiles() const { return (rows + kRows - 1) / kRows; }
     // How many tiles the cluster has: cluster, cluster + clusters, ...
     __device__ __forceinline__ int tiles_of(int cluster, int clusters) const {

@@ -269,8 +269,7 @@ def fill(text: str, folder: Path) -> str:
         if result is None:
             return f"{match[1]}Not measured yet: results/{source} is not there.\n{match[4]}"
         try:
-            origin = [provenance(source, result), *([result["note"]] if "note" in result else [])]
-            body = f"{render(result)}\n\n_{' · '.join(origin)}_"
+            body = f"{render(result)}\n\n_{provenance(source, result)}_"
         except (KeyError, TypeError, ValueError) as error:
             raise ResultError(f"{folder / source}: {type(error).__name__}: {error}") from error
         return f"{match[1]}{body}\n{match[4]}"

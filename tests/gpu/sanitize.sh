@@ -4,7 +4,8 @@
 #
 #     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY] [-- PROGRAM ARGUMENTS...]
 #
-# EVERY: only every n-th case of the table (racecheck is slow). PROGRAM: another program to watch
+# EVERY: only every n-th case of the table, which each tool watches in as many parts at once as the
+# machine has cores for; the whole table takes minutes, as racecheck is slow. PROGRAM: another program to watch
 # beside the table, such as the test of the LSTM training kernel.
 set -u
 library=${1:?the path of librp_ops.so}
@@ -38,7 +39,7 @@ watch() {
 }
 
 watch_all() { # watch_all TOOL COMMAND...
-    local tool=$1 only
+    local tool=$1 only barriers part parts=$((($(nproc) + 3) / 4)) # four tools at once
     shift
     watch 9 "planted bug found" "$tool" "$folder/planted_bugs" "$tool"
     # Only our kernels; but initcheck must see PyTorch's write what ours read.
@@ -46,8 +47,12 @@ watch_all() { # watch_all TOOL COMMAND...
     [ "$tool" = initcheck ] && only=()
     barriers=() # more mbarriers than synccheck follows unasked: 32 a block of the training kernel
     [ "$tool" = synccheck ] && barriers=(--num-cuda-barriers 65536)
-    watch 0 "case table, every $every" "$tool" "${only[@]}" "$python" "$here/sanitize_cases.py" "$library" "$every"
+    for ((part = 0; part < parts; ++part)); do
+        watch 0 "case table, every $every, part $((part + 1)) of $parts" "$tool" "${only[@]}" \
+            "$python" "$here/sanitize_cases.py" "$library" "$every" "$part" "$parts" &
+    done
     watch 0 "kernels of training" "$tool" "${barriers[@]}" "$python" "$here/sanitize_training.py" "$library"
+    wait
     if [ $# -gt 0 ]; then
         watch 0 "$*" "$tool" "$@"
     fi

@@ -1,13 +1,18 @@
-"""Runs every n-th case of the verification table: the program that sanitize.sh watches."""
+"""Runs every n-th case of the verification table, or one of several equal parts of these: the
+program that sanitize.sh watches.
+
+    sanitize_cases.py LIBRARY EVERY PART PARTS
+"""
 
 import sys
 
 import torch
 
-library, every = sys.argv[1], int(sys.argv[2])
+library = sys.argv[1]
+every, part, parts = map(int, sys.argv[2:])
 torch.ops.load_library(library)
 differing = fused = 0
-for index in range(0, torch.ops.rp.verify_case_count(), every):
+for index in range(0, torch.ops.rp.verify_case_count(), every)[part::parts]:
     _, is_fused, _, counts, _ = torch.ops.rp.verify_case(index, "cuda", False)
     fused += is_fused
     differing += sum(counts)
