@@ -34,7 +34,6 @@ __global__ void __launch_bounds__(RING_THREADS, 2)
     if (warp >= CHAIN_WARPS && warp < CHAIN_WARPS + COPY_WARPS) {
         ring.produce(tensors);
     }
-    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
 
     Partial sums = {};
     if (warp < CHAIN_WARPS) {
@@ -66,6 +65,7 @@ __global__ void __launch_bounds__(RING_THREADS, 2)
         });
         __syncwarp();
     }
+    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
     const Partial total = merge_cluster(sums, results, part, 0, [](const Partial &part_of) {
         return add_planes_warp<scalar_t>(part_of);
     });

@@ -90,7 +90,6 @@ __global__ void __launch_bounds__(RING_THREADS, 2)
     if (warp >= CHAIN_WARPS && warp < CHAIN_WARPS + COPY_WARPS) {
         ring.produce(tensors);
     }
-    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
 
     Partial partial = {};
     if (warp < CHAIN_WARPS) {
@@ -124,6 +123,7 @@ __global__ void __launch_bounds__(RING_THREADS, 2)
         }
         __syncwarp();
     }
+    cluster.barrier_wait(std::move(started)); // every part runs: its memory may be written
     const int lane = threadIdx.x % 32;
     const int last = min(max(length % PLANE_THREADS - lane * 32, 0), 32);
     const int count_of_lane = p.shape.images * (length / PLANE_THREADS * 32 + last);

@@ -109,7 +109,7 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         const int slot = threadIdx.x;
         if (slot < ring_.slots) {
             barrier_init(full_ + slot, 1);
-            barrier_init(empty_ + slot, CHAIN_WARPS);
+            barrier_init(empty_ + slot, CHAIN_WARPS * 32);
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
             fence_bulk_copies();
         }
@@ -122,6 +122,9 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
 
     // By the copying warps: all images, each as soon as its slot is free.
     __device__ void produce(const scalar_t *const (&channel)[TENSORS]) {
+        if (static_cast<int>(threadIdx.x) / 32 - CHAIN_WARPS >= segments()) {
+            return; // has nothing to copy, and could fall two laps behind, which parity can't tell
+        }
         RingPosition at;
         for (int image = 0; image < shape_.images; ++image) {
             if (image >= ring_.slots) {
@@ -144,10 +147,7 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
             take(reinterpret_cast<const scalar_t *>(slot_memory(at.slot, 0)) + threadIdx.x, count);
             if (image + ring_.slots < shape_.images) {
                 fence_bulk_copies();
-                __syncwarp(); // all lanes have read the slot before it is given back
-                if (threadIdx.x % 32 == 0) {
-                    barrier_arrive(empty_ + at.slot);
-                }
+                barrier_arrive(empty_ + at.slot); // every thread has read the slot
             }
             at.advance(ring_.slots);
         }
