@@ -14,7 +14,6 @@ namespace {
 constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
 constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
 constexpr int kMaxBatch = 1 << 14;               // a tile takes 300 KB of device memory or more
-constexpr int kMaxClusters = 64;                 // of a model; a 132-multiprocessor GPU has room
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
     switch (shape.precision) {

@@ -136,10 +136,12 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             }
         }
     };
-    typename Op::Gates gates;
+    typename Op::Gates gates = {};
     float previous_cell[2] = {0.0f, 0.0f};
-    // What the rest of the step does not wait for: keep the gates, send h up.
-    auto save = [&](int t) {
+    // What the rest of the step does not wait for: keep the gates, send h up. Before there is an h
+    // it `sends` nothing, and what it keeps is overwritten: a first time step without it would be
+    // code of its own, which takes longer to fetch.
+    auto save = [&](int t, bool sends) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         if (!R::kLast) {
             float dropped[2];
@@ -150,9 +152,11 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             const bool odd = th.g() & 1;
             const float mine = odd ? dropped[1] : dropped[0];
             const float neighbours = __shfl_xor_sync(~0u, odd ? dropped[0] : dropped[1], 4);
-            send_pair(above + t * Above::kSlotBytes + send_offset,
-                      Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
-                      above_full + 8 * t);
+            if (sends) {
+                send_pair(above + t * Above::kSlotBytes + send_offset,
+                          Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
+                          above_full + 8 * t);
+            }
         }
         if (kOffloads) {
             uint8_t *const copy = offloaded + t * R::kSlotBytes;
@@ -183,7 +187,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         store_apart(place, R::odd_row(place), Op::pack_hidden(hidden[0], hidden[1]));
     };
 
-    auto time_step = [&](int t, auto first) {
+    auto time_step = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         __syncthreads(); // h(t-1) of all warps is in this slot
 #pragma unroll
@@ -191,9 +195,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
         }
         input_product();
-        if (!decltype(first)::value) {
-            save(t - 1);
-        }
+        save(max(t - 1, 0), t > 0);
         const bool arrived = !R::kFirst && t + 1 < segment.count && th.has_arrived(t + 1);
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
@@ -234,12 +236,11 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     };
     store_hidden(0);
     load_input(0, false);
-    time_step(0, std::true_type());
 #pragma unroll 1
-    for (int t = 1; t < segment.count; ++t) {
-        time_step(t, std::false_type());
+    for (int t = 0; t < segment.count; ++t) {
+        time_step(t);
     }
-    save(segment.count - 1);
+    save(segment.count - 1, true);
 }
 
 // x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.

@@ -29,14 +29,19 @@ __device__ __forceinline__ void publish(float2 *place, float x, float y, uint32_
                  "r"((__float_as_uint(x) & ~3u) | stamp), "r"((__float_as_uint(y) & ~3u) | stamp)
                  : "memory");
 }
-__device__ __forceinline__ float2 read_published(const float2 *place, uint32_t stamp) {
+__device__ __forceinline__ uint2 load_published(const float2 *place) {
     uint2 v;
-    do {
-        asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1},[%2];"
-                     : "=r"(v.x), "=r"(v.y)
-                     : "l"(place)
-                     : "memory");
-    } while (((v.x ^ stamp) | (v.y ^ stamp)) & 3);
+    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1},[%2];"
+                 : "=r"(v.x), "=r"(v.y)
+                 : "l"(place)
+                 : "memory");
+    return v;
+}
+// The number at `place`, of which v was found there before.
+__device__ __forceinline__ float2 wait_published(const float2 *place, uint32_t stamp, uint2 v) {
+    while (((v.x ^ stamp) | (v.y ^ stamp)) & 3) {
+        v = load_published(place);
+    }
     return make_float2(__uint_as_float(v.x & ~3u), __uint_as_float(v.y & ~3u));
 }
 
@@ -81,15 +86,20 @@ __device__ __forceinline__ void publish_statistics(const Thread &th, const HeadS
 template <class L, class Value>
 __device__ __forceinline__ float2 sum_over_clusters(const Thread &th, uint32_t stamp, int clusters,
                                                     const float2 *numbers, const Value &value) {
+    constexpr int kTurns = (kMaxClusters + 31) / 32;
     float2 sum = make_float2(0.0f, 0.0f), first;
-#pragma unroll 1
-    for (int start = 0; start < clusters; start += 32) {
-        const int cluster = start + th.lane();
-        float2 v = make_float2(0.0f, 0.0f);
-        if (cluster < clusters) {
-            v = read_published(numbers + cluster * L::kHidden, stamp);
-        }
-        if (start == 0) {
+    uint2 found[kTurns]; // all are asked for before the first is waited for
+#pragma unroll
+    for (int k = 0; k < kTurns; ++k) {
+        const int cluster = 32 * k + th.lane();
+        found[k] = cluster < clusters ? load_published(numbers + cluster * L::kHidden)
+                                      : make_uint2(stamp, stamp);
+    }
+#pragma unroll
+    for (int k = 0; k < kTurns; ++k) {
+        const int cluster = 32 * k + th.lane();
+        const float2 v = wait_published(numbers + cluster * L::kHidden, stamp, found[k]);
+        if (k == 0) {
             first.x = __shfl_sync(~0u, v.x, 0);
             first.y = __shfl_sync(~0u, v.y, 0);
         }
@@ -120,8 +130,9 @@ __device__ __forceinline__ float2 exchange(const Thread &th, const Batch &batch,
             publish(totals + unit, total.x, total.y, batch.stamp);
         }
     }
-    return th.id < L::kHidden ? read_published(totals + th.id, batch.stamp)
-                              : make_float2(0.0f, 0.0f);
+    return th.id < L::kHidden
+               ? wait_published(totals + th.id, batch.stamp, load_published(totals + th.id))
+               : make_float2(0.0f, 0.0f);
 }
 
 // Mean and inverse deviation of every unit over the batch. `statistics`: see Workspace.

@@ -8,9 +8,10 @@
 
 namespace rp_lstm {
 
-constexpr int kRows = 8;        // batch rows of a tile: N of the mma
-constexpr int kMaxSegment = 32; // time steps in shared memory: one phase bit each
-constexpr int kChunk = 4;       // time steps that go to device memory and come back at once
+constexpr int kRows = 8;         // batch rows of a tile: N of the mma
+constexpr int kMaxSegment = 32;  // time steps in shared memory: one phase bit each
+constexpr int kChunk = 4;        // time steps that go to device memory and come back at once
+constexpr int kMaxClusters = 64; // of a model; a GPU of 132 multiprocessors has room
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {

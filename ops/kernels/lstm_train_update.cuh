@@ -254,7 +254,8 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
             const bool is_bias = item < biases;
             const float *source = is_bias ? model.bias + item : model.head + item - biases;
             const int stride = is_bias ? biases : L::kHidden + 2;
-            constexpr int kInFlight = 16;
+            constexpr int kInFlight = 8;
+#pragma unroll 1
             for (int first = lane; first < clusters; first += 4 * kInFlight) {
                 float v[kInFlight];
 #pragma unroll
