@@ -5,8 +5,8 @@
 #     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY] [-- PROGRAM ARGUMENTS...]
 #
 # EVERY: only every n-th case of the table, which each tool watches in as many parts at once as the
-# machine has cores for; the whole table takes minutes, as racecheck is slow. PROGRAM: another program to watch
-# beside the table, such as the test of the LSTM training kernel.
+# machine has cores for; the whole table takes minutes, as racecheck is slow. PROGRAM: another program
+# to watch beside the table, such as the test of the LSTM training kernel.
 set -u
 library=${1:?the path of librp_ops.so}
 every=${2:-1}
@@ -28,8 +28,10 @@ watch() {
     shift 3
     log=$(mktemp -p "$folder")
     # Without PyTorch's cache each tensor is an allocation of its own, with its own end.
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        "$@" >"$log" 2>&1 || status=$?
+    case $tool in
+    memcheck | initcheck) export PYTORCH_NO_CUDA_MEMORY_CACHING=1 ;;
+    esac
+    compute-sanitizer --tool "$tool" --error-exitcode 9 "$@" >"$log" 2>&1 || status=$?
     if [ "$status" = "$expected" ]; then
         echo "ok    $tool: $label" | tee -a "$folder/outcomes"
     else
@@ -39,7 +41,8 @@ watch() {
 }
 
 watch_all() { # watch_all TOOL COMMAND...
-    local tool=$1 only barriers part parts=$((($(nproc) + 3) / 4)) # four tools at once
+    local tool=$1 only barriers part parts
+    parts=$((($(env -u OMP_NUM_THREADS nproc) + 3) / 4)) # four tools at once
     shift
     watch 9 "planted bug found" "$tool" "$folder/planted_bugs" "$tool"
     # Only our kernels; but initcheck must see PyTorch's write what ours read.
