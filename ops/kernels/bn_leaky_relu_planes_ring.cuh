@@ -146,8 +146,10 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
             barrier_wait(full_ + at.slot, at.parity);
             take(reinterpret_cast<const scalar_t *>(slot_memory(at.slot, 0)) + threadIdx.x, count);
             if (image + ring_.slots < shape_.images) {
+                // Each thread gives back what it has read: racecheck can't follow one that does so
+                // for its warp.
                 fence_bulk_copies();
-                barrier_arrive(empty_ + at.slot); // every thread has read the slot
+                barrier_arrive(empty_ + at.slot);
             }
             at.advance(ring_.slots);
         }

@@ -5,6 +5,8 @@
 //   dh(t-1) = W_h^T d(gates) + what the layer above sends      dx(t) = W_x^T d(gates)
 #pragma once
 
+#include <type_traits>
+
 #include "lstm_train_forward.cuh"
 
 namespace rp_lstm {

@@ -4,8 +4,6 @@
 //   g       = tanh   (W_x x(t) + W_h h(t-1) + b)     h(t) = o tanh(c(t))
 #pragma once
 
-#include <type_traits>
-
 #include "lstm_train_layout.cuh"
 
 namespace rp_lstm {
@@ -138,9 +136,10 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     };
     typename Op::Gates gates = {};
     float previous_cell[2] = {0.0f, 0.0f};
-    // What the rest of the step does not wait for: keep the gates, send h up. Before there is an h
-    // it `sends` nothing, and what it keeps is overwritten: a first time step without it would be
-    // code of its own, which takes longer to fetch.
+    // What the rest of the step does not wait for: keep the gates, send h up. In the segment's
+    // first time step there is nothing to save yet: it `sends` nothing, and the next call
+    // overwrites what it keeps. Without that call the first time step would be a second copy of the
+    // code, which takes longer to fetch.
     auto save = [&](int t, bool sends) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         if (!R::kLast) {

@@ -37,7 +37,7 @@ __device__ __forceinline__ uint2 load_published(const float2 *place) {
                  : "memory");
     return v;
 }
-// The number at `place`, of which v was found there before.
+// Waits until the number at `place` has the stamp; v is what an earlier load found there.
 __device__ __forceinline__ float2 wait_published(const float2 *place, uint32_t stamp, uint2 v) {
     while (((v.x ^ stamp) | (v.y ^ stamp)) & 3) {
         v = load_published(place);

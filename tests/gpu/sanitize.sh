@@ -2,16 +2,13 @@
 # compute-sanitizer's four tools over programs that use the project's kernels, each after a planted
 # bug that it must find. Leaves a row for results/reliability.json. Run on a machine with a GPU:
 #
-#     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY] [-- PROGRAM ARGUMENTS...]
+#     tests/gpu/sanitize.sh build/default/lib/librp_ops.so [EVERY]
 #
 # EVERY: only every n-th case of the table, which each tool watches in as many parts at once as the
-# machine has cores for; the whole table takes minutes, as racecheck is slow. PROGRAM: another program
-# to watch beside the table, such as the test of the LSTM training kernel.
+# machine has cores for; the whole table takes minutes, as racecheck is slow.
 set -u
 library=${1:?the path of librp_ops.so}
 every=${2:-1}
-shift $(($# < 2 ? $# : 2))
-[ "${1:-}" = -- ] && shift
 here=$(cd "$(dirname "$0")" && pwd)
 python=${RP_PYTHON:-python3}
 if ! command -v compute-sanitizer >/dev/null; then
@@ -27,7 +24,8 @@ watch() {
     local expected=$1 label=$2 tool=$3 status=0 log
     shift 3
     log=$(mktemp -p "$folder")
-    # Without PyTorch's cache each tensor is an allocation of its own, with its own end.
+    # Without PyTorch's cache each tensor is an allocation of its own, with its own end; the other
+    # two tools watch shared memory only.
     case $tool in
     memcheck | initcheck) export PYTORCH_NO_CUDA_MEMORY_CACHING=1 ;;
     esac
@@ -40,10 +38,9 @@ watch() {
     fi
 }
 
-watch_all() { # watch_all TOOL COMMAND...
+watch_all() { # watch_all TOOL
     local tool=$1 only barriers part parts
-    parts=$((($(env -u OMP_NUM_THREADS nproc) + 3) / 4)) # four tools at once
-    shift
+    parts=$((($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) + 3) / 4)) # four tools at once
     watch 9 "planted bug found" "$tool" "$folder/planted_bugs" "$tool"
     # Only our kernels; but initcheck must see PyTorch's write what ours read.
     only=(--kernel-name kernel_substring=rp_kernels)
@@ -56,13 +53,10 @@ watch_all() { # watch_all TOOL COMMAND...
     done
     watch 0 "kernels of training" "$tool" "${barriers[@]}" "$python" "$here/sanitize_training.py" "$library"
     wait
-    if [ $# -gt 0 ]; then
-        watch 0 "$*" "$tool" "$@"
-    fi
 }
 
 for tool in memcheck racecheck initcheck synccheck; do # side by side: each takes minutes
-    watch_all "$tool" "$@" &
+    watch_all "$tool" &
 done
 wait
 found=$(grep -c ^FAIL "$folder/outcomes")

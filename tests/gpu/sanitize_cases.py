@@ -13,7 +13,7 @@ library = sys.argv[1]
 every, part, parts = map(int, sys.argv[2:])
 torch.ops.load_library(library)
 cases = list(range(0, torch.ops.rp.verify_case_count(), every))
-random.Random(1).shuffle(cases)  # neighbours cost alike: so each part gets some of the large ones
+random.Random(1).shuffle(cases)  # training comes every few cases: one part of four would get it all
 differing = fused = 0
 for index in cases[part::parts]:
     _, is_fused, _, counts, _ = torch.ops.rp.verify_case(index, "cuda", False)
