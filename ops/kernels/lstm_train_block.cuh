@@ -15,18 +15,13 @@ struct GridBarrier {
     __device__ __forceinline__ void arrive(int thread) const {
         __syncthreads(); // the block's writes happen before thread 0's release
         if (thread == 0) {
-            asm volatile("red.release.gpu.global.add.u32 [%0],1;" ::"l"(counter) : "memory");
+            release_add(counter);
         }
     }
     __device__ __forceinline__ void wait(int thread, unsigned target) const {
         if (thread == 0) {
-            unsigned value;
-            do {
-                asm volatile("ld.acquire.gpu.global.u32 %0,[%1];"
-                             : "=r"(value)
-                             : "l"(counter)
-                             : "memory");
-            } while ((int)(value - target) < 0);
+            while ((int)(load_acquire(counter) - target) < 0) {
+            }
         }
         __syncthreads(); // thread 0's acquire happens before the block's reads
     }

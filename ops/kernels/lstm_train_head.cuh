@@ -25,22 +25,12 @@ template <class L> struct HeadShared {
 // saves a fence, an arrival and a wait. A cluster misses one step at most (the short last one of an
 // epoch), so that what it left there is two steps old at most and has another stamp.
 __device__ __forceinline__ void publish(float2 *place, float x, float y, uint32_t stamp) {
-    asm volatile("st.relaxed.gpu.global.v2.b32 [%0],{%1,%2};" ::"l"(place),
-                 "r"((__float_as_uint(x) & ~3u) | stamp), "r"((__float_as_uint(y) & ~3u) | stamp)
-                 : "memory");
-}
-__device__ __forceinline__ uint2 load_published(const float2 *place) {
-    uint2 v;
-    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1},[%2];"
-                 : "=r"(v.x), "=r"(v.y)
-                 : "l"(place)
-                 : "memory");
-    return v;
+    store_relaxed(place, (__float_as_uint(x) & ~3u) | stamp, (__float_as_uint(y) & ~3u) | stamp);
 }
 // Waits until the number at `place` has the stamp; v is what an earlier load found there.
 __device__ __forceinline__ float2 wait_published(const float2 *place, uint32_t stamp, uint2 v) {
     while (((v.x ^ stamp) | (v.y ^ stamp)) & 3) {
-        v = load_published(place);
+        v = load_relaxed(place);
     }
     return make_float2(__uint_as_float(v.x & ~3u), __uint_as_float(v.y & ~3u));
 }
@@ -92,7 +82,7 @@ __device__ __forceinline__ float2 sum_over_clusters(const Thread &th, uint32_t s
 #pragma unroll
     for (int k = 0; k < kTurns; ++k) {
         const int cluster = 32 * k + th.lane();
-        found[k] = cluster < clusters ? load_published(numbers + cluster * L::kHidden)
+        found[k] = cluster < clusters ? load_relaxed(numbers + cluster * L::kHidden)
                                       : make_uint2(stamp, stamp);
     }
 #pragma unroll
@@ -131,7 +121,7 @@ __device__ __forceinline__ float2 exchange(const Thread &th, const Batch &batch,
         }
     }
     return th.id < L::kHidden
-               ? wait_published(totals + th.id, batch.stamp, load_published(totals + th.id))
+               ? wait_published(totals + th.id, batch.stamp, load_relaxed(totals + th.id))
                : make_float2(0.0f, 0.0f);
 }
 

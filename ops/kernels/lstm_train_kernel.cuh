@@ -414,9 +414,7 @@ template <int kHidden, class Op, int kLayers>
 __global__ void __launch_bounds__(4 * kHidden, 1)
     lstm_train_kernel(const __grid_constant__ Launch launch) {
     using L = Layout<kHidden, Op>;
-    extern __shared__ __align__(1024) uint8_t slots[];
-    __shared__ BlockShared<L> shared;
-
+    BlockShared<L> &shared = shared_object<BlockShared<L>>();
     using Plan = SharedPlan<L>;
     const bool first = kLayers == 1 || blockIdx.x % 2 == 0;
     const int slot_bytes = first ? Plan::Lower::kSlotBytes : Plan::Upper::kSlotBytes;
@@ -425,7 +423,7 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     th.full = shared_address(shared.full);
     th.full_phase = 0;
     th.fetched = shared_address(shared.fetched);
-    th.slots = shared_address(slots) + Plan::kHead;
+    th.slots = shared_address(dynamic_shared()) + Plan::kHead;
     th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);
 
     // x beyond its features stays zero.
@@ -437,7 +435,7 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
         if (th.id < kMaxSegment / kChunk) {
             barrier_init(th.fetched + 8 * th.id);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        fence_barrier_init();
     }
     __syncthreads(); // zeros and barriers, for the whole block
     if constexpr (kLayers == 2) {

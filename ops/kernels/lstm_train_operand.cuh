@@ -7,18 +7,14 @@
 //   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
 #pragma once
 
-#include "lstm_train_ptx.cuh"
+#include "kernels/lstm_train_ptx.cuh"
 
 namespace rp_lstm {
 
 // ---- Activations. sigmoid_of_double(x) is sigmoid(2x): weights and biases of i, f, o are halved;
 // `kept` is what Gates keep of it.
 struct FastActivations { // relative error of tanh 5e-4
-    static __device__ __forceinline__ float tanh(float x) {
-        float y;
-        asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
-        return y;
-    }
+    static __device__ __forceinline__ float tanh(float x) { return fast_tanh(x); }
     static __device__ __forceinline__ float sigmoid_of_double(float x, float &kept) {
         kept = tanh(x);
         return fmaf(kept, 0.5f, 0.5f);
@@ -32,14 +28,6 @@ struct ExactActivations { // a few units in the last place
 };
 
 // ---- Gates, of all `threads` in shared or device memory; a warp's accesses are contiguous.
-__device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
-    uint32_t r;
-    asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-__device__ __forceinline__ float2 unpack_fp16(uint32_t pair) {
-    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
-}
 // As fp16 the tanh of which i, f and o are made: fp16 of a sigmoid itself is 2 to 16 times less
 // exact between 1/4 and 1, and that was more than half of the whole gradient's error.
 struct Fp16Gates {
@@ -120,24 +108,16 @@ struct Fp16 : FastActivations, Storage16<Fp16> {
         return pack_fp16(low, high);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+        mma_fp16(c, a, b0, b1);
     }
 };
 struct Bf16 : FastActivations, Storage16<Bf16> {
     static constexpr bool kScaled = false; // float's range
     static __device__ __forceinline__ Pair pack(float low, float high) {
-        uint32_t r;
-        asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
-        return r;
+        return pack_bf16(low, high);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+        mma_bf16(c, a, b0, b1);
     }
 };
 
@@ -145,13 +125,6 @@ struct Storage32 {
     static constexpr int kBytes = 4;
     static constexpr bool kScaled = false;
     using Pair = uint2;
-    static __device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0,
-                                                    uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-            "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-    }
 };
 struct Tf32 : FastActivations, Storage32 {
     static constexpr int kHiddenBytes = 2; // as fp16, which has TF32's mantissa, for |h| < 1
@@ -167,13 +140,8 @@ struct Tf32 : FastActivations, Storage32 {
     static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
         return widen(s == 0 ? chunk.x : s == 1 ? chunk.y : s == 2 ? chunk.z : chunk.w);
     }
-    static __device__ __forceinline__ uint32_t round(float v) {
-        uint32_t r;
-        asm("cvt.rna.tf32.f32 %0,%1;" : "=r"(r) : "f"(v));
-        return r;
-    }
     static __device__ __forceinline__ Pair pack(float low, float high) {
-        return make_uint2(round(low), round(high));
+        return make_uint2(round_tf32(low), round_tf32(high));
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_tf32(c, a, b0, b1);
@@ -198,11 +166,8 @@ struct Fp32 : ExactActivations, Storage32 {
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         constexpr uint32_t kHigh = 0xffffe000u;
-        uint4 high;
-        // Volatile: the parts of weights are made anew, for they do not fit in registers.
-        asm volatile("and.b32 %0,%4,%8;\nand.b32 %1,%5,%8;\nand.b32 %2,%6,%8;\nand.b32 %3,%7,%8;"
-                     : "=r"(high.x), "=r"(high.y), "=r"(high.z), "=r"(high.w)
-                     : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "n"(kHigh));
+        // The parts of weights are made anew, for they do not fit in registers.
+        const uint4 high = and_each<kHigh>(a);
         const uint4 low = make_uint4(low_part(a.x, high.x), low_part(a.y, high.y),
                                      low_part(a.z, high.z), low_part(a.w, high.w));
         const uint32_t high0 = b0 & kHigh, high1 = b1 & kHigh;

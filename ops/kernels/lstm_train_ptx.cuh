@@ -1,5 +1,6 @@
-// Hopper's instructions that CUDA C++ has no name for, as functions. Shared-memory addresses are
-// 32-bit (of the shared window), as the instructions take them.
+// Hopper's instructions that CUDA C++ has no name for, as functions: all that the training kernel
+// has of PTX. Shared-memory addresses are 32-bit (of the shared window), as the instructions take
+// them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,6 +10,16 @@
 
 namespace rp_lstm {
 
+// ---- A block's shared memory: one object, and what the launch asks for
+// ---------------------------
+template <class T> __device__ __forceinline__ T &shared_object() {
+    __shared__ T object;
+    return object;
+}
+__device__ __forceinline__ uint8_t *dynamic_shared() {
+    extern __shared__ __align__(1024) uint8_t memory[];
+    return memory;
+}
 __device__ __forceinline__ uint32_t shared_address(const void *pointer) {
     return (uint32_t)__cvta_generic_to_shared(pointer);
 }
@@ -17,6 +28,85 @@ __device__ __forceinline__ uint32_t shared_address(const void *pointer) {
 // hoisted out of the loop over steps and held in registers for the whole life of the block.
 __device__ __forceinline__ int computed_here(int v) {
     asm volatile("" : "+r"(v));
+    return v;
+}
+
+// ---- Numbers ------------------------------------------------------------------------------------
+__device__ __forceinline__ float fast_tanh(float x) { // relative error 5e-4
+    float y;
+    asm("tanh.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ uint32_t pack_fp16(float low, float high) {
+    uint32_t r;
+    asm("cvt.rn.f16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+__device__ __forceinline__ float2 unpack_fp16(uint32_t pair) {
+    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+}
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    uint32_t r;
+    asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+__device__ __forceinline__ uint32_t round_tf32(float v) {
+    uint32_t r;
+    asm("cvt.rna.tf32.f32 %0,%1;" : "=r"(r) : "f"(v));
+    return r;
+}
+// Volatile: made anew each time, not held in registers.
+template <uint32_t kMask> __device__ __forceinline__ uint4 and_each(uint4 a) {
+    uint4 r;
+    asm volatile("and.b32 %0,%4,%8;\nand.b32 %1,%5,%8;\nand.b32 %2,%6,%8;\nand.b32 %3,%7,%8;"
+                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "n"(kMask));
+    return r;
+}
+
+// ---- Products by a warp: c[16x8] += a[16xk] b[kx8], k = 16 operands of 16 bits or 8 of 32
+// -----------
+__device__ __forceinline__ void mma_fp16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void mma_bf16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+}
+
+// ---- Across the grid ----------------------------------------------------------------------------
+// Adds 1, after all that the thread has seen or written.
+__device__ __forceinline__ void release_add(unsigned *counter) {
+    asm volatile("red.release.gpu.global.add.u32 [%0],1;" ::"l"(counter) : "memory");
+}
+// Before all that the thread reads or writes.
+__device__ __forceinline__ unsigned load_acquire(const unsigned *counter) {
+    unsigned value;
+    asm volatile("ld.acquire.gpu.global.u32 %0,[%1];" : "=r"(value) : "l"(counter) : "memory");
+    return value;
+}
+// Two words at once, without an order.
+__device__ __forceinline__ void store_relaxed(float2 *place, uint32_t x, uint32_t y) {
+    asm volatile("st.relaxed.gpu.global.v2.b32 [%0],{%1,%2};" ::"l"(place), "r"(x), "r"(y)
+                 : "memory");
+}
+__device__ __forceinline__ uint2 load_relaxed(const float2 *place) {
+    uint2 v;
+    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1},[%2];"
+                 : "=r"(v.x), "=r"(v.y)
+                 : "l"(place)
+                 : "memory");
     return v;
 }
 
@@ -83,6 +173,10 @@ __device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_
 // ---- Barriers in shared memory: one arrival and a number of bytes complete a phase --------------
 __device__ __forceinline__ void barrier_init(uint32_t barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0],1;" ::"r"(barrier) : "memory");
+}
+// After it: the other block of the cluster may use them, when it has met this one.
+__device__ __forceinline__ void fence_barrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes) {
     asm volatile(
