@@ -196,6 +196,16 @@ MUTATIONS = [
         ("rp_ops",), OPERATOR_BITS, "gpu",
     ),
     Mutation(
+        "the training kernel's warps do not meet in a time step", "ops/kernels/lstm_train_forward.cuh",
+        "        __syncthreads(); // h(t-1) of all warps is in this slot\n", "",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
+    ),
+    Mutation(
+        "the blocks of a cluster do not meet between pieces", "ops/kernels/lstm_train_kernel.cuh",
+        "        cluster_barrier_after_reads();\n", "",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
         "a barrier of a time step is gone", "ops/kernels/lstm_train_backward.cuh",
         "        __syncthreads(); // d(gates) of all units are in the slot\n", "",
         ("rp_ops",), ("tests/gpu/test_lstm_train.py same_bits or float64",), "gpu",

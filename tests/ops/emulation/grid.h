@@ -1,0 +1,86 @@
+// A grid of GPU threads as fibers of one CPU thread: each runs until it waits for others, so a
+// barrier that is missing shows as other numbers, and a barrier that nobody completes as a hang.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+namespace emulation {
+
+struct Index {
+    unsigned x, y, z;
+};
+
+// Where `expected` threads meet, again and again.
+struct Meeting {
+    int arrived = 0;
+    unsigned phase = 0;
+};
+
+constexpr int warp_threads = 32, most_warps = 16, most_bytes = 16 * sizeof(uint32_t);
+
+struct Warp {
+    Meeting meeting;
+    uint8_t given[warp_threads][most_bytes]; // by each lane, to the others
+};
+
+struct Block {
+    Index index;
+    int threads;
+    uint8_t *memory; // shared_bytes
+    Meeting meeting, *cluster;
+    int cluster_blocks;
+    Warp warps[most_warps];
+};
+
+struct Thread {
+    Index index;
+    Block *block;
+    int lane() const { return static_cast<int>(index.x) % warp_threads; }
+    Warp &warp() const { return block->warps[index.x / warp_threads]; }
+};
+
+struct Launch {
+    Index grid; // blocks
+    int block_threads, cluster_blocks;
+};
+
+// Shared memory of a block: an object and the dynamic part. Its address is an offset in the memory
+// of all blocks, which lies block after block.
+constexpr size_t object_bytes = 64 * 1024, shared_bytes = 512 * 1024;
+uint8_t *shared_memory();
+
+extern Thread *thread; // that runs
+extern Index threadIdx, blockIdx, gridDim;
+
+// Of the order in which threads take turns, and of how often each warp does. 0: by their numbers,
+// all equally often.
+extern unsigned order_seed;
+
+// Runs kernel() once a thread. Aborts when all threads only wait.
+void run(const Launch &launch, const std::function<void()> &kernel);
+
+void yield();
+void meet(Meeting &meeting, int expected);
+
+inline void meet_warp() {
+    meet(thread->warp().meeting, warp_threads);
+}
+
+// What each lane gives is read by use(given), a view of all lanes' bytes, before any lane goes on.
+template <class T, class Use> auto exchange(const T &value, const Use &use) {
+    static_assert(sizeof(T) <= most_bytes);
+    Warp &warp = thread->warp();
+    std::memcpy(warp.given[thread->lane()], &value, sizeof(T));
+    meet_warp();
+    const auto result = use([&warp](int lane) {
+        T given;
+        std::memcpy(&given, warp.given[lane], sizeof(T));
+        return given;
+    });
+    meet_warp();
+    return result;
+}
+
+} // namespace emulation

@@ -1,0 +1,261 @@
+// ops/kernels/lstm_train_ptx.cuh in C++, with the same names: stands in its place.
+#pragma once
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cuda_runtime.h"
+
+namespace rp_lstm {
+
+// ---- A block's shared memory --------------------------------------------------------------------
+template <class T> T &shared_object() {
+    static_assert(sizeof(T) <= emulation::object_bytes);
+    return *reinterpret_cast<T *>(emulation::thread->block->memory);
+}
+inline uint8_t *dynamic_shared() {
+    return emulation::thread->block->memory + emulation::object_bytes;
+}
+inline uint32_t shared_address(const void *pointer) {
+    return static_cast<uint32_t>(static_cast<const uint8_t *>(pointer) -
+                                 emulation::shared_memory());
+}
+template <class T> T &at(uint32_t address) {
+    return *reinterpret_cast<T *>(emulation::shared_memory() + address);
+}
+
+inline int computed_here(int v) {
+    return v;
+}
+
+// ---- Numbers ------------------------------------------------------------------------------------
+inline float fast_tanh(float x) {
+    return tanhf(x);
+}
+inline uint32_t bits_of(_Float16 v) {
+    uint16_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+inline float float_of_fp16(uint32_t bits) {
+    const uint16_t low = static_cast<uint16_t>(bits);
+    _Float16 v;
+    memcpy(&v, &low, sizeof v);
+    return static_cast<float>(v);
+}
+inline uint32_t pack_fp16(float low, float high) {
+    return bits_of(static_cast<_Float16>(low)) | bits_of(static_cast<_Float16>(high)) << 16;
+}
+inline float2 unpack_fp16(uint32_t pair) {
+    return {float_of_fp16(pair), float_of_fp16(pair >> 16)};
+}
+inline float float_of_bf16(uint32_t bits) {
+    return __uint_as_float(bits << 16);
+}
+inline uint32_t round_bf16(float v) { // to the nearest, ties to even
+    const uint32_t bits = __float_as_uint(v);
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t pack_bf16(float low, float high) {
+    return round_bf16(low) | round_bf16(high) << 16;
+}
+inline uint32_t round_tf32(float v) { // to the nearest, ties away from zero
+    return (__float_as_uint(v) + 0x1000) & 0xffffe000;
+}
+template <uint32_t kMask> uint4 and_each(uint4 a) {
+    return {a.x & kMask, a.y & kMask, a.z & kMask, a.w & kMask};
+}
+
+// ---- Products by a warp -------------------------------------------------------------------------
+struct Fragments {
+    uint32_t a[4], b[2];
+};
+// Lane 4g + q holds rows g and g + 8 of a and column g of b, at k = q of each run of 4 registers;
+// a register has `packed` numbers side by side: number(register's bits, which).
+template <int packed, class Number>
+void multiply(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1, const Number &number) {
+    const Fragments mine = {{a.x, a.y, a.z, a.w}, {b0, b1}};
+    const int g = emulation::thread->lane() / 4, q = emulation::thread->lane() % 4;
+    const float4 sum = emulation::exchange(mine, [&](const auto &given) {
+        float result[4];
+        for (int e = 0; e < 4; ++e) {
+            const int upper = e >> 1, column = 2 * q + (e & 1);
+            double products = 0.0;
+            for (int half = 0; half < 2; ++half) {
+                for (int lane = 0; lane < 4; ++lane) {
+                    const uint32_t row = given(4 * g + lane).a[upper + 2 * half];
+                    const uint32_t of_column = given(4 * column + lane).b[half];
+                    for (int i = 0; i < packed; ++i) {
+                        products += static_cast<double>(number(row, i)) * number(of_column, i);
+                    }
+                }
+            }
+            result[e] = static_cast<float>(c[e] + products);
+        }
+        return make_float4(result[0], result[1], result[2], result[3]);
+    });
+    c[0] = sum.x, c[1] = sum.y, c[2] = sum.z, c[3] = sum.w;
+}
+inline void mma_fp16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<2>(c, a, b0, b1, [](uint32_t v, int i) { return float_of_fp16(v >> 16 * i); });
+}
+inline void mma_bf16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<2>(c, a, b0, b1, [](uint32_t v, int i) { return float_of_bf16(v >> 16 * i); });
+}
+inline void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<1>(c, a, b0, b1, [](uint32_t v, int) { return __uint_as_float(v & 0xffffe000); });
+}
+
+// ---- Across the grid ----------------------------------------------------------------------------
+inline void release_add(unsigned *counter) {
+    ++*counter;
+}
+inline unsigned load_acquire(const unsigned *counter) {
+    emulation::yield();
+    return *counter;
+}
+inline void store_relaxed(float2 *place, uint32_t x, uint32_t y) {
+    *place = {__uint_as_float(x), __uint_as_float(y)};
+}
+inline uint2 load_relaxed(const float2 *place) {
+    emulation::yield();
+    return {__float_as_uint(place->x), __float_as_uint(place->y)};
+}
+
+// ---- Shared memory ------------------------------------------------------------------------------
+inline uint4 load_shared16(uint32_t address) {
+    return at<uint4>(address);
+}
+inline uint32_t load_shared4(uint32_t address) {
+    return at<uint32_t>(address);
+}
+inline float2 load_shared_float2(uint32_t address) {
+    return at<float2>(address);
+}
+inline void store_shared16(uint32_t address, uint4 v) {
+    at<uint4>(address) = v;
+}
+inline void store_shared_float2(uint32_t address, float x, float y) {
+    at<float2>(address) = {x, y};
+}
+inline void store_pairs(uint32_t address, uint32_t x, uint32_t y) {
+    at<uint2>(address) = {x, y};
+}
+inline void store_pairs(uint32_t address, uint2 x, uint2 y) {
+    at<uint4>(address) = {x.x, x.y, y.x, y.y};
+}
+inline void store_apart(uint32_t low, uint32_t high, uint32_t pair) {
+    at<uint16_t>(low) = static_cast<uint16_t>(pair);
+    at<uint16_t>(high) = static_cast<uint16_t>(pair >> 16);
+}
+inline void store_apart(uint32_t low, uint32_t high, uint2 pair) {
+    at<uint32_t>(low) = pair.x;
+    at<uint32_t>(high) = pair.y;
+}
+inline void store_first(uint32_t address, uint32_t pair) {
+    at<uint16_t>(address) = static_cast<uint16_t>(pair);
+}
+inline void store_first(uint32_t address, uint2 pair) {
+    at<uint32_t>(address) = pair.x;
+}
+inline void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {
+    struct Row {
+        uint16_t element[8];
+    };
+    const int row = 2 * (emulation::thread->lane() % 4), column = emulation::thread->lane() / 4;
+    const uint4 words = emulation::exchange(at<Row>(address), [&](const auto &given) {
+        const auto pair = [&](int tile) {
+            const uint32_t low = given(8 * tile + row).element[column];
+            return low | static_cast<uint32_t>(given(8 * tile + row + 1).element[column]) << 16;
+        };
+        return make_uint4(pair(0), pair(1), pair(2), pair(3));
+    });
+    v[0] = words.x, v[1] = words.y, v[2] = words.z, v[3] = words.w;
+}
+
+// ---- Barriers in shared memory ------------------------------------------------------------------
+struct Barrier {
+    uint8_t phase, arrivals_missing;
+    int32_t bytes_missing;
+    void complete() {
+        if (arrivals_missing == 0 && bytes_missing == 0) {
+            phase ^= 1;
+            arrivals_missing = 1;
+        }
+    }
+};
+static_assert(sizeof(Barrier) == 8);
+inline void barrier_init(uint32_t barrier) {
+    at<Barrier>(barrier) = {0, 1, 0};
+}
+inline void fence_barrier_init() {}
+inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
+    Barrier &b = at<Barrier>(barrier);
+    if (b.arrivals_missing == 0) {
+        fprintf(stderr, "emulation: a second arrival in one phase of a barrier\n");
+        abort();
+    }
+    b.arrivals_missing = 0;
+    b.bytes_missing += static_cast<int32_t>(bytes);
+    b.complete();
+}
+inline void barrier_receive(uint32_t barrier, size_t bytes) {
+    at<Barrier>(barrier).bytes_missing -= static_cast<int32_t>(bytes);
+    at<Barrier>(barrier).complete();
+}
+inline bool barrier_test(uint32_t barrier, uint32_t parity) {
+    return at<Barrier>(barrier).phase != parity;
+}
+inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+    while (!barrier_test(barrier, parity)) {
+        emulation::yield();
+    }
+}
+
+// ---- Bulk copies, sums --------------------------------------------------------------------------
+inline void fence_bulk_copies() {}
+inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
+    memcpy(&at<uint8_t>(to), from, bytes);
+    barrier_receive(barrier, bytes);
+}
+inline void store_or_add(float *place, float v, bool adds) {
+    *place = adds ? *place + v : v;
+}
+inline void store_or_add(float4 *place, float4 v, bool adds) {
+    store_or_add(&place->x, v.x, adds);
+    store_or_add(&place->y, v.y, adds);
+    store_or_add(&place->z, v.z, adds);
+    store_or_add(&place->w, v.w, adds);
+}
+
+// ---- The other block of the cluster -------------------------------------------------------------
+inline uint32_t address_in_block(uint32_t address, uint32_t rank) {
+    const auto blocks = static_cast<uint32_t>(emulation::thread->block->cluster_blocks);
+    const uint32_t mine = blockIdx.x % blocks;
+    return address + (rank - mine) * static_cast<uint32_t>(emulation::shared_bytes);
+}
+inline void store_in_block(uint32_t address, float v) {
+    at<float>(address) = v;
+}
+template <class T> void send(uint32_t address, const T &v, uint32_t barrier) {
+    at<T>(address) = v;
+    barrier_receive(barrier, sizeof v);
+}
+inline void send_pair(uint32_t address, uint32_t v, uint32_t barrier) {
+    send(address, v, barrier);
+}
+inline void send_pair(uint32_t address, uint2 v, uint32_t barrier) {
+    send(address, v, barrier);
+}
+inline void send8(uint32_t address, float x, float y, uint32_t barrier) {
+    send(address, make_float2(x, y), barrier);
+}
+inline void cluster_barrier() {
+    emulation::Block &block = *emulation::thread->block;
+    emulation::meet(*block.cluster, block.threads * block.cluster_blocks);
+}
+inline void cluster_barrier_after_reads() {
+    cluster_barrier();
+}
+
+} // namespace rp_lstm

@@ -1,0 +1,251 @@
+// The GPU's training kernel on the CPU: the kernel's own source, compiled for C++, whose threads
+// are fibers and whose PTX is emulated. Shows that its numbers are right (beside float64), that no
+// barrier is missing where an order of threads can tell, and that launches and models are
+// independent; says nothing of its speed or of the GPU's memory model.
+#include <gtest/gtest.h>
+
+#include "kernels/lstm_train.cu"
+#include "kernels/lstm_train_bf16.cu"
+#include "kernels/lstm_train_fp16.cu"
+#include "kernels/lstm_train_fp32.cu"
+#include "kernels/lstm_train_tf32.cu"
+#include "lstm_train_reference.h"
+
+namespace {
+
+int clusters_on_device = 64;
+
+} // namespace
+
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *,
+                                           const cudaLaunchConfig_t *) {
+    *clusters = clusters_on_device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel,
+                                void **arguments) {
+    const auto &launch = *static_cast<const rp_lstm::Launch *>(arguments[0]);
+    const auto function = reinterpret_cast<void (*)(rp_lstm::Launch)>(const_cast<void *>(kernel));
+    emulation::run({{config->gridDim.x, config->gridDim.y, 1},
+                    static_cast<int>(config->blockDim.x),
+                    static_cast<int>(config->attrs[0].val.clusterDim.x)},
+                   [&] { function(launch); });
+    return cudaSuccess;
+}
+
+namespace {
+
+using rp::LstmCpuShape;
+using rp::LstmCpuTrainOptions;
+using Floats = std::vector<float>;
+
+constexpr LstmCpuShape narrow = {4, 5, 32, 2};
+
+LstmCpuTrainOptions options_of(const LstmCpuShape &shape, int64_t batch, float slope = 0.01f) {
+    return {shape, 0.2f, 0.1f, 1e-5f, slope, 1e-3, 0.9, 0.999, 1e-8, batch, 5, 1};
+}
+
+// What is trained: the state of `models` models, which differ in seed and number of windows.
+struct Training {
+    const reference::Problem &problem;
+    LstmCpuTrainOptions options;
+    rp_lstm_precision precision;
+    int first_model, models;
+    Floats parameters, exp_avg, exp_avg_sq, running_mean, running_var, scale, losses;
+
+    Training(const reference::Problem &data, const LstmCpuTrainOptions &wanted,
+             rp_lstm_precision operands, int first = 0, int count = 1)
+        : problem(data), options(wanted), precision(operands), first_model(first), models(count) {
+        const auto m = static_cast<size_t>(models);
+        for (size_t i = 0; i < m; ++i) {
+            const auto add = [](Floats &to, const Floats &from) {
+                to.insert(to.end(), from.begin(), from.end());
+            };
+            add(parameters, problem.parameters);
+            add(running_mean, problem.running_mean);
+            add(running_var, problem.running_var);
+        }
+        exp_avg.resize(parameters.size());
+        exp_avg_sq.resize(parameters.size());
+        scale.resize(3 * m);
+    }
+
+    void run(int64_t first_step, int32_t steps) {
+        const LstmCpuShape &s = options.shape;
+        const auto windows = static_cast<int64_t>(problem.window_ends.size());
+        std::vector<int64_t> ranges, seeds;
+        for (int m = first_model; m < first_model + models; ++m) {
+            ranges.insert(ranges.end(), {m, windows - 2 * m});
+            seeds.push_back(static_cast<int64_t>(options.seed) + m);
+        }
+        const Floats rates(seeds.size(), static_cast<float>(options.learning_rate));
+        Floats of_steps(seeds.size() * static_cast<size_t>(steps));
+        rp_lstm_train_params p = {};
+        p.shape = {models,   s.features, s.time_steps,
+                   s.hidden, s.layers,   static_cast<int32_t>(options.batch),
+                   precision};
+        p.first_step = first_step;
+        p.steps = steps;
+        p.features = problem.features.data();
+        p.targets = problem.targets.data();
+        p.window_ends = problem.window_ends.data();
+        p.window_ranges = ranges.data();
+        p.seeds = seeds.data();
+        p.learning_rates = rates.data();
+        p.parameters = parameters.data();
+        p.exp_avg = exp_avg.data();
+        p.exp_avg_sq = exp_avg_sq.data();
+        p.running_mean = running_mean.data();
+        p.running_var = running_var.data();
+        p.losses = of_steps.data();
+        p.scale_state = scale.data();
+        p.dropout = options.dropout;
+        p.momentum = options.norm_momentum;
+        p.norm_eps = options.norm_eps;
+        p.negative_slope = options.negative_slope;
+        p.beta1 = options.beta1;
+        p.beta2 = options.beta2;
+        p.adam_eps = static_cast<float>(options.eps);
+        rp_lstm_train_plan plan;
+        ASSERT_EQ(rp_lstm_train_plan_make(&plan, &p.shape), cudaSuccess);
+        // Numbers that an earlier launch may have left.
+        std::vector<uint8_t> workspace(plan.workspace_bytes + 256, 0xcd);
+        p.workspace =
+            workspace.data() + (256 - reinterpret_cast<uintptr_t>(workspace.data()) % 256);
+        ASSERT_EQ(rp_launch_lstm_train(&p, &plan, nullptr), cudaSuccess);
+        losses.insert(losses.end(), of_steps.begin(), of_steps.end());
+    }
+
+    // Of model m, all of its state.
+    Floats state(int m) const {
+        Floats all;
+        for (const Floats *part :
+             {&parameters, &exp_avg, &exp_avg_sq, &running_mean, &running_var}) {
+            const auto size = static_cast<std::ptrdiff_t>(part->size()) / models;
+            all.insert(all.end(), part->begin() + m * size, part->begin() + (m + 1) * size);
+        }
+        return all;
+    }
+};
+
+double distance(const Floats &found, float factor, const reference::Row &expected) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+        difference += std::pow(found[i] * factor - expected[i], 2);
+        norm += expected[i] * expected[i];
+    }
+    return std::sqrt(difference / norm);
+}
+
+// Relative L2 distance of the gradient from float64's.
+double tolerance(rp_lstm_precision precision) {
+    return precision == RP_LSTM_FP32 ? 2e-5 : precision == RP_LSTM_BF16 ? 5e-2 : 5e-3;
+}
+
+void expect_float64(const LstmCpuShape &shape, int windows, int64_t batch, int64_t step,
+                    rp_lstm_precision precision = RP_LSTM_FP32) {
+    const reference::Problem problem(shape, windows);
+    // With a slope of 1, no rounding of operands can flip a sign near LeakyReLU's kink.
+    const LstmCpuTrainOptions options =
+        options_of(shape, batch, precision == RP_LSTM_FP32 ? 0.01f : 1.0f);
+    const reference::StepResult expected = reference::TrainStep(problem, options, step).run();
+    Training training(problem, options, precision);
+    training.run(step, 1);
+    const double allowed = tolerance(precision);
+    EXPECT_NEAR(training.losses[0], expected.loss, allowed * expected.loss);
+    // From zero moments, Adam's first is 0.1 times the gradient.
+    EXPECT_LT(distance(training.exp_avg, 1.0f / static_cast<float>(1.0 - options.beta1),
+                       expected.gradient),
+              allowed);
+    for (size_t u = 0; u < expected.running_mean.size(); ++u) {
+        EXPECT_NEAR(training.running_mean[u], expected.running_mean[u], allowed);
+        EXPECT_NEAR(training.running_var[u], expected.running_var[u], allowed);
+    }
+}
+
+// All of the device for one test, and then again the whole of it.
+struct Device {
+    explicit Device(int clusters) { clusters_on_device = clusters; }
+    ~Device() { clusters_on_device = 64; }
+};
+
+TEST(LstmTrainEmulated, each_precision_equals_float64) {
+    const Device device(4);
+    for (const rp_lstm_precision precision :
+         {RP_LSTM_FP16, RP_LSTM_BF16, RP_LSTM_TF32, RP_LSTM_FP32}) {
+        SCOPED_TRACE(precision);
+        expect_float64(narrow, 40, 20, 1, precision);
+    }
+}
+
+TEST(LstmTrainEmulated, wide_layers_equal_float64) {
+    const Device device(2);
+    expect_float64({4, 6, 64, 2}, 20, 10, 0, RP_LSTM_FP16);
+    expect_float64({9, 4, 64, 1}, 20, 9, 0, RP_LSTM_FP32);
+}
+
+TEST(LstmTrainEmulated, odd_shapes_equal_float64) {
+    const Device device(4);
+    expect_float64({1, 1, 32, 2}, 30, 12, 0);
+    expect_float64({32, 3, 32, 1}, 30, 9, 0);
+    expect_float64({17, 9, 32, 2}, 30, 20, 0, RP_LSTM_TF32);
+}
+
+TEST(LstmTrainEmulated, pieces_that_wait_in_device_memory_equal_float64) {
+    const Device device(2);
+    expect_float64(narrow, 50, 45, 0, RP_LSTM_FP16);         // six tiles for two clusters
+    expect_float64({4, 37, 32, 2}, 12, 10, 0, RP_LSTM_FP16); // two segments
+    expect_float64({3, 6, 32, 1}, 40, 33, 0);                // one layer, three tiles
+}
+
+TEST(LstmTrainEmulated, short_last_batches_equal_float64) {
+    const Device device(4);
+    expect_float64(narrow, 34, 14, 2); // 6 rows
+    expect_float64(narrow, 29, 14, 2); // one row would be left: a new epoch
+    expect_float64(narrow, 30, 2, 7);  // the least that BatchNorm takes
+}
+
+TEST(LstmTrainEmulated, bits_depend_neither_on_the_order_of_threads_nor_on_launches) {
+    const reference::Problem problem(narrow, 43); // 14, 14, 14 rows, and one that is left out
+    for (const int clusters : {1, 4}) {           // two tiles of one cluster, or one tile each
+        const Device device(clusters);
+        Training expected(problem, options_of(narrow, 14), RP_LSTM_FP16);
+        expected.run(0, 4);
+        for (unsigned seed = 1; seed < 4; ++seed) {
+            emulation::order_seed = seed;
+            Training other(problem, options_of(narrow, 14), RP_LSTM_FP16);
+            other.run(0, 1);
+            other.run(1, 3);
+            emulation::order_seed = 0;
+            EXPECT_EQ(other.state(0), expected.state(0)) << clusters << " clusters, seed " << seed;
+            EXPECT_EQ(other.losses, expected.losses);
+        }
+    }
+}
+
+TEST(LstmTrainEmulated, models_do_not_depend_on_those_beside_them) {
+    const Device device(8);
+    const reference::Problem problem(narrow, 30);
+    Training together(problem, options_of(narrow, 9), RP_LSTM_FP16, 0, 3);
+    together.run(0, 5);
+    for (int m = 0; m < 3; ++m) {
+        Training alone(problem, options_of(narrow, 9), RP_LSTM_FP16, m);
+        alone.run(0, 5);
+        EXPECT_EQ(together.state(m), alone.state(0)) << "model " << m;
+    }
+}
+
+TEST(LstmTrainEmulated, a_step_that_overflows_is_skipped) {
+    const Device device(4);
+    reference::Problem problem(narrow, 40);
+    problem.targets.assign(problem.targets.size(), 1e9f); // gradients beyond fp16's range
+    Training training(problem, options_of(narrow, 20), RP_LSTM_FP16);
+    const Floats before = training.parameters;
+    training.run(0, 2);
+    EXPECT_EQ(training.parameters, before);
+    EXPECT_EQ(training.scale[2], 2.0f);
+    EXPECT_EQ(training.scale[0], 256.0f / 4); // the first, halved twice
+}
+
+} // namespace
