@@ -1,6 +1,6 @@
 // Hopper's instructions that CUDA C++ has no name for, as functions: all that the training kernel
 // has of PTX. Shared-memory addresses are 32-bit (of the shared window), as the instructions take
-// them.
+// them. tests/ops/emulation has the same functions in C++, and so the kernel on the CPU.
 #pragma once
 
 #include <cuda_bf16.h>
