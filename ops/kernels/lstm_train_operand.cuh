@@ -7,7 +7,7 @@
 //   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
 #pragma once
 
-#include "kernels/lstm_train_ptx.cuh"
+#include "kernels/lstm_train_ptx.cuh" // found by the path: a test has its own
 
 namespace rp_lstm {
 

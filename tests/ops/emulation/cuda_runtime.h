@@ -88,9 +88,6 @@ inline float __uint_as_float(uint32_t bits) {
     memcpy(&v, &bits, sizeof v);
     return v;
 }
-inline uint32_t __umulhi(uint32_t a, uint32_t b) {
-    return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
-}
 inline float __expf(float x) {
     return expf(x);
 }

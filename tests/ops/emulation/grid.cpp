@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -23,7 +22,7 @@ namespace {
 constexpr size_t stack_bytes = 64 * 1024;
 constexpr int most_idle_rounds = 1000; // in which no thread met others
 
-// A fiber begins by its context and goes on by a jump, which asks the kernel nothing.
+// A fiber begins by its context and goes on by a jump, which makes no system call.
 struct Fiber {
     ucontext_t context;
     jmp_buf place;
@@ -58,6 +57,14 @@ class Pages {
 };
 
 uint8_t *all_shared = nullptr;
+size_t blocks_of_launch = 0, bytes_of_block = 0;
+std::vector<std::function<void()>> arrivals;
+std::mt19937 random_bits;
+
+[[noreturn]] void fail(const char *what) {
+    std::fprintf(stderr, "emulation: %s\n", what);
+    std::abort();
+}
 
 void start() {
     (*entry)();
@@ -94,10 +101,77 @@ std::vector<Block> blocks_of(const Launch &launch, std::vector<Meeting> &cluster
     return blocks;
 }
 
+std::vector<Fiber> fibers_of(const Launch &launch, std::vector<Block> &blocks,
+                             const Pages &stacks) {
+    const auto block_threads = static_cast<size_t>(launch.block_threads);
+    std::vector<Fiber> fibers(blocks.size() * block_threads);
+    for (size_t i = 0; i < fibers.size(); ++i) {
+        Fiber &fiber = fibers[i];
+        fiber.thread = {{static_cast<unsigned>(i % block_threads), 0, 0},
+                        &blocks[i / block_threads]};
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = stacks.at(i * stack_bytes);
+        fiber.context.uc_stack.ss_size = stack_bytes;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, start, 0);
+    }
+    return fibers;
+}
+
+// Which fibers take a turn in which round.
+class Turns {
+  public:
+    explicit Turns(size_t fibers) : order_(fibers), paces_(fibers / warp_threads, 1) {
+        std::iota(order_.begin(), order_.end(), size_t{0});
+        if (order_seed != 0) {
+            std::shuffle(order_.begin(), order_.end(), random_bits);
+            for (unsigned &pace : paces_) {
+                pace = 1u << random_bits() % 4;
+            }
+        }
+    }
+    const std::vector<size_t> &order() const { return order_; }
+    bool has(size_t fiber, unsigned round) const {
+        return round % paces_[fiber / warp_threads] == 0;
+    }
+
+  private:
+    std::vector<size_t> order_;
+    std::vector<unsigned> paces_; // of a warp: rounds from turn to turn
+};
+
+void deliver() {
+    std::vector<std::function<void()>> waiting;
+    waiting.swap(arrivals);
+    for (auto &arrival : waiting) {
+        progress = true;
+        if (order_seed != 0 && random_bits() % 4 != 0) {
+            arrivals.push_back(std::move(arrival));
+        } else {
+            arrival();
+        }
+    }
+}
+
 } // namespace
 
 uint8_t *shared_memory() {
     return all_shared;
+}
+
+uint8_t *shared_at(uint32_t address, size_t bytes, size_t alignment) {
+    const size_t block = address / shared_bytes, offset = address % shared_bytes;
+    if (block >= blocks_of_launch || offset + bytes > bytes_of_block) {
+        fail("an address outside of the block's shared memory");
+    }
+    if (address % alignment != 0) {
+        fail("a shared address that is not aligned");
+    }
+    return all_shared + address;
+}
+
+void later(std::function<void()> arrival) {
+    arrivals.push_back(std::move(arrival));
 }
 
 void yield() {
@@ -120,53 +194,43 @@ void meet(Meeting &meeting, int expected) {
 }
 
 void run(const Launch &launch, const std::function<void()> &kernel) {
-    const size_t blocks_count = launch.grid.x * launch.grid.y;
-    const auto block_threads = static_cast<size_t>(launch.block_threads);
-    const Pages shared(blocks_count * shared_bytes);
-    const Pages stacks(blocks_count * block_threads * stack_bytes);
+    blocks_of_launch = launch.grid.x * launch.grid.y;
+    bytes_of_block = object_bytes + launch.dynamic_bytes;
+    const size_t threads = blocks_of_launch * static_cast<size_t>(launch.block_threads);
+    const Pages shared(blocks_of_launch * shared_bytes), stacks(threads * stack_bytes);
     all_shared = shared.at(0);
+    for (size_t b = 0; b < blocks_of_launch; ++b) { // what an earlier kernel may have left
+        std::memset(all_shared + b * shared_bytes, 0xff, bytes_of_block);
+    }
     gridDim = launch.grid;
     entry = &kernel;
-    std::vector<Meeting> clusters(blocks_count / static_cast<size_t>(launch.cluster_blocks));
+    random_bits.seed(order_seed);
+    std::vector<Meeting> clusters(blocks_of_launch / static_cast<size_t>(launch.cluster_blocks));
     std::vector<Block> blocks = blocks_of(launch, clusters);
-    std::vector<Fiber> fibers(blocks_count * block_threads);
-    for (size_t i = 0; i < fibers.size(); ++i) {
-        Fiber &fiber = fibers[i];
-        fiber.thread = {{static_cast<unsigned>(i % block_threads), 0, 0},
-                        &blocks[i / block_threads]};
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = stacks.at(i * stack_bytes);
-        fiber.context.uc_stack.ss_size = stack_bytes;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, start, 0);
-    }
-    std::vector<size_t> order(fibers.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::vector<unsigned> paces(fibers.size() / warp_threads, 1); // of a warp: rounds a turn
-    if (order_seed != 0) {
-        std::mt19937 random(order_seed);
-        std::shuffle(order.begin(), order.end(), random);
-        for (unsigned &pace : paces) {
-            pace = 1u << random() % 4;
-        }
-    }
+    std::vector<Fiber> fibers = fibers_of(launch, blocks, stacks);
+    const Turns turns(fibers.size());
     unsigned round = 0;
     int idle_rounds = 0;
     for (bool left = true; left;) {
         left = progress = false;
         ++round;
-        for (const size_t i : order) {
+        for (const size_t i : turns.order()) {
             if (!fibers[i].done) {
                 left = true;
-                if (round % paces[i / warp_threads] == 0) {
+                if (turns.has(i, round)) {
                     resume(fibers[i]);
                 }
             }
         }
+        deliver();
         idle_rounds = progress ? 0 : idle_rounds + 1;
         if (idle_rounds > most_idle_rounds) {
-            std::fprintf(stderr, "emulation: every thread waits for another one\n");
-            std::abort();
+            fail("every thread waits for another one");
+        }
+    }
+    for (size_t i = 0; i < threads; ++i) {
+        if (*stacks.at(i * stack_bytes) != 0) { // its last byte, which was zero
+            fail("a thread's stack is full");
         }
     }
 }

@@ -1,5 +1,8 @@
-// A grid of GPU threads as fibers of one CPU thread: each runs until it waits for others, so a
-// barrier that is missing shows as other numbers, and a barrier that nobody completes as a hang.
+// A grid of GPU threads as fibers of one CPU thread: each runs until it waits for others. A barrier
+// that is missing can show as other numbers; one that nobody completes aborts.
+//
+// Limits: memory is sequentially consistent, so fences do nothing, and threads change only where
+// they wait; a finished block's memory stays; device memory is not checked.
 #pragma once
 
 #include <cstdint>
@@ -44,19 +47,25 @@ struct Thread {
 struct Launch {
     Index grid; // blocks
     int block_threads, cluster_blocks;
+    size_t dynamic_bytes;
 };
 
 // Shared memory of a block: an object and the dynamic part. Its address is an offset in the memory
 // of all blocks, which lies block after block.
 constexpr size_t object_bytes = 64 * 1024, shared_bytes = 512 * 1024;
 uint8_t *shared_memory();
+// Aborts where it isn't a block's own memory, or not aligned.
+uint8_t *shared_at(uint32_t address, size_t bytes, size_t alignment);
 
-extern Thread *thread; // that runs
+extern Thread *thread; // the running one
 extern Index threadIdx, blockIdx, gridDim;
 
-// Of the order in which threads take turns, and of how often each warp does. 0: by their numbers,
-// all equally often.
+// Seeds the order in which threads take turns, how often each warp does, and when what is on its
+// way arrives. 0: by their numbers, all equally often, and soon.
 extern unsigned order_seed;
+
+// What happens at some time after this call: copies and stores that nobody waits for here.
+void later(std::function<void()> arrival);
 
 // Runs kernel() once a thread. Aborts when all threads only wait.
 void run(const Launch &launch, const std::function<void()> &kernel);

@@ -1,4 +1,5 @@
-// ops/kernels/lstm_train_ptx.cuh in C++, with the same names: stands in its place.
+// ops/kernels/lstm_train_ptx.cuh in C++, with the same names: stands in its place. Products, tanh
+// and divisions are exact but for one rounding.
 #pragma once
 
 #include <stdio.h>
@@ -21,7 +22,7 @@ inline uint32_t shared_address(const void *pointer) {
                                  emulation::shared_memory());
 }
 template <class T> T &at(uint32_t address) {
-    return *reinterpret_cast<T *>(emulation::shared_memory() + address);
+    return *reinterpret_cast<T *>(emulation::shared_at(address, sizeof(T), sizeof(T)));
 }
 
 inline int computed_here(int v) {
@@ -115,7 +116,9 @@ inline unsigned load_acquire(const unsigned *counter) {
     return *counter;
 }
 inline void store_relaxed(float2 *place, uint32_t x, uint32_t y) {
-    *place = {__uint_as_float(x), __uint_as_float(y)};
+    place->x = __uint_as_float(x);
+    emulation::yield(); // the two words are no unit
+    place->y = __uint_as_float(y);
 }
 inline uint2 load_relaxed(const float2 *place) {
     emulation::yield();
@@ -215,8 +218,14 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 // ---- Bulk copies, sums --------------------------------------------------------------------------
 inline void fence_bulk_copies() {}
 inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
-    memcpy(&at<uint8_t>(to), from, bytes);
-    barrier_receive(barrier, bytes);
+    if (bytes % 16 != 0) {
+        fprintf(stderr, "emulation: a bulk copy of %u bytes\n", bytes);
+        abort();
+    }
+    emulation::later([=] {
+        memcpy(emulation::shared_at(to, bytes, 16), from, bytes);
+        barrier_receive(barrier, bytes);
+    });
 }
 inline void store_or_add(float *place, float v, bool adds) {
     *place = adds ? *place + v : v;
@@ -238,8 +247,10 @@ inline void store_in_block(uint32_t address, float v) {
     at<float>(address) = v;
 }
 template <class T> void send(uint32_t address, const T &v, uint32_t barrier) {
-    at<T>(address) = v;
-    barrier_receive(barrier, sizeof v);
+    emulation::later([=] {
+        at<T>(address) = v;
+        barrier_receive(barrier, sizeof v);
+    });
 }
 inline void send_pair(uint32_t address, uint32_t v, uint32_t barrier) {
     send(address, v, barrier);
