@@ -44,9 +44,7 @@ __device__ __forceinline__ QuadWord<scalar_t> pack_quad(const float (&value)[QUA
 }
 
 // The four elements of a quad, of one or two tensors laid out alike.
-template <int TENSORS> struct Quads {
-    float tensor[TENSORS][QUAD];
-};
+template <int TENSORS> struct Quads { float tensor[TENSORS][QUAD]; };
 
 struct ChunkWork {
     RowsWork rows;

@@ -270,8 +270,8 @@ template <typename scalar_t, int TENSORS, int DEPTH, int THREADS> class RowQueue
     // memory: [DEPTH][TENSORS][THREADS], shared
     __device__ RowQueue(uint4 *memory, bool on_chip, const void *tensor,
                         const void *second_tensor = nullptr)
-        : memory_(memory + threadIdx.x), on_chip_(on_chip),
-          tensor_{static_cast<const scalar_t *>(tensor)} {
+        : memory_(memory + threadIdx.x),
+          on_chip_(on_chip), tensor_{static_cast<const scalar_t *>(tensor)} {
         if constexpr (TENSORS == 2) {
             tensor_[1] = static_cast<const scalar_t *>(second_tensor);
         }
