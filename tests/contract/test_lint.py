@@ -1,4 +1,4 @@
-"""clang-tidy and cppcheck find nothing in the C code, with the versions that the rules are for."""
+"""clang-format, clang-tidy and cppcheck find nothing, with the versions that the rules are for."""
 
 import re
 import shutil
@@ -7,7 +7,11 @@ import subprocess
 import pytest
 from repository import ROOT
 
-KNOWN = {"clang-tidy": r"version 14\.", "cppcheck": r"Cppcheck 2\.10"}  # Debian 12's
+KNOWN = {  # Debian 12's
+    "clang-format": r"version 14\.",
+    "clang-tidy": r"version 14\.",
+    "cppcheck": r"Cppcheck 2\.10",
+}
 
 
 @pytest.mark.parametrize("tool", KNOWN)

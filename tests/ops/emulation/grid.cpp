@@ -228,6 +228,9 @@ void run(const Launch &launch, const std::function<void()> &kernel) {
             fail("every thread waits for another one");
         }
     }
+    if (!arrivals.empty()) {
+        fail("something was sent that nobody waited for");
+    }
     for (size_t i = 0; i < threads; ++i) {
         if (*stacks.at(i * stack_bytes) != 0) { // its last byte, which was zero
             fail("a thread's stack is full");
