@@ -98,6 +98,12 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
                        [&](auto layout) { return workspace_of<decltype(layout)>(plan, shape); });
 }
 
+size_t places_bytes(const rp_lstm_train_shape &shape) {
+    return with_layout(shape, [&](auto layout) {
+        return sizeof(PairPlace) * decltype(layout)::partial_pairs(shape.features, shape.layers);
+    });
+}
+
 cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm_train_plan &plan,
                                  int models, cudaLaunchAttribute (&attributes)[2]) {
     attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -118,7 +124,7 @@ cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm
 cudaError_t prepare_workspace(const Launch &launch, int models, cudaStream_t stream) {
     const rp_lstm_train_plan &plan = launch.plan;
     uint8_t *counters = (uint8_t *)launch.p.workspace;
-    uint8_t *memory = counters + plan.models_per_launch * kCounterBytes;
+    uint8_t *memory = counters + launch.models;
     const auto fill = [&](size_t from, size_t bytes, int value) {
         return cudaMemset2DAsync(memory + from, plan.model_bytes, value, bytes, models, stream);
     };
@@ -193,7 +199,8 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     plan->models_per_launch = (shape->models + launches - 1) / launches;
     plan->clusters = std::min(resident / plan->models_per_launch, kMaxClusters);
     plan->model_bytes = workspace_of(*plan, *shape).bytes;
-    plan->workspace_bytes = plan->models_per_launch * (kCounterBytes + plan->model_bytes) + 256;
+    plan->workspace_bytes =
+        plan->models_per_launch * (kCounterBytes + plan->model_bytes) + places_bytes(*shape) + 256;
     return cudaSuccess;
 }
 
@@ -207,8 +214,12 @@ cudaError_t rp_launch_lstm_train(const rp_lstm_train_params *params, const rp_ls
     launch.share =
         with_layout(shape, [&](auto layout) { return share_of<decltype(layout)>(*plan, shape); });
     launch.offloads = offloads_of(*plan);
-    launch.log_beta1 = std::log(params->beta1);
-    launch.log_beta2 = std::log(params->beta2);
+    launch.places = plan->models_per_launch * kCounterBytes;
+    launch.models = launch.places + places_bytes(shape);
+    launch.adam = {(float)params->beta1,    (float)(1.0 - params->beta1),
+                   (float)params->beta2,    (float)(1.0 - params->beta2),
+                   (float)params->adam_eps, std::log(params->beta1),
+                   std::log(params->beta2)};
     const void *kernel = find_kernel(shape);
     for (int first = 0; first < shape.models; first += plan->models_per_launch) {
         const int models = std::min(plan->models_per_launch, shape.models - first);

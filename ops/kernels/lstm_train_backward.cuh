@@ -222,21 +222,22 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     }
 }
 
-// Sum of the thread's bias gradients over the 8 rows, to the block's bias [4H] (gate-major) in
-// device memory. `adds` to what its pieces before have left there.
+// Sums of a unit's bias gradients over the 8 rows, to the block's bias [H][4 gates] in device
+// memory: lane q ends with gate q's. `adds` to what its pieces before have left there.
 template <class R>
 __device__ __forceinline__ void store_bias_gradient(const Thread &th, const BackwardState &state,
                                                     float *bias, bool adds) {
-    bias += th.unit();
+    const bool odd = th.q() & 1, high = th.q() & 2;
+    float pair[2]; // of gates `odd` and 2 + `odd`
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        float sum = state.bias[k];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        if (th.q() == 0) {
-            store_or_add(bias + k * R::kHidden, sum, adds);
-        }
+    for (int k = 0; k < 2; ++k) {
+        const float even_gate = state.bias[2 * k], odd_gate = state.bias[2 * k + 1];
+        pair[k] =
+            (odd ? odd_gate : even_gate) + __shfl_xor_sync(~0u, odd ? even_gate : odd_gate, 1);
     }
+    const float sum =
+        (high ? pair[1] : pair[0]) + __shfl_xor_sync(~0u, high ? pair[0] : pair[1], 2);
+    store_or_add(bias + th.id, sum, adds);
 }
 
 // The operands of d(W) for one mma depth after another: multiply(a [4 m], b [blocks], x [2

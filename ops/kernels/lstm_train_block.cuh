@@ -58,6 +58,7 @@ template <class L> struct BlockShared {
     uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
     float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
     LossScale scale;
+    float first_scale;
     Adam adam;
     Batch batch;
     unsigned arrivals; // the grid barrier's count when the step began
@@ -82,7 +83,7 @@ template <class R> struct Trainer {
     __device__ __forceinline__ int heads() const { return min(clusters(), shared.batch.tiles()); }
     __device__ __forceinline__ int model() const { return launch.model + (int)blockIdx.y; }
     template <class T> __device__ __forceinline__ T *memory(size_t offset) const {
-        return (T *)((uint8_t *)p().workspace + launch.plan.models_per_launch * kCounterBytes +
+        return (T *)((uint8_t *)p().workspace + launch.models +
                      blockIdx.y * launch.plan.model_bytes + offset);
     }
     __device__ __forceinline__ int64_t parameter_start() const {
@@ -98,32 +99,49 @@ template <class R> struct Trainer {
                 p().exp_avg_sq + parameter_start(),
                 memory<uint32_t>(w.forward_weights),
                 memory<uint32_t>(w.backward_weights),
+                (PairPlace *)((uint8_t *)p().workspace + launch.places),
                 memory<float2>(w.partial),
                 memory<float>(w.bias),
                 memory<float>(w.head),
                 p().losses + (int64_t)model() * p().steps + shared.batch.index};
-    }
-    __device__ __forceinline__ float first_scale() const {
-        return R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
     }
     // Thread 0 fills the block's shared copy of what is the model's own.
     __device__ __forceinline__ void load_model() const {
         const int m = model();
         const float *scale = p().scale_state + 3 * m;
         const bool scaled = R::Operand::kScaled && scale[0] > 0.0f;
-        shared.scale = {scaled ? scale[0] : first_scale(), (int)scale[1], (int)scale[2]};
+        shared.first_scale = R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
+        shared.scale = {scaled ? scale[0] : shared.first_scale, (int)scale[1], (int)scale[2]};
         shared.seed = (uint64_t)p().seeds[m];
         shared.windows = p().window_ranges[2 * m + 1];
         shared.window_ends = p().window_ends + p().window_ranges[2 * m];
         shared.learning_rate = p().learning_rates[m];
     }
 
-    __device__ __forceinline__ Batch batch(int index) const {
-        const int64_t step = p().first_step + index, size = p().shape.batch;
+    __device__ __forceinline__ Batch first_batch() const {
+        const int64_t step = p().first_step, size = p().shape.batch;
         const int64_t windows = shared.windows, steps_per_epoch = rp_steps_per_epoch(windows, size);
         const int64_t position = step % steps_per_epoch * size;
-        return {index, (int)(step / steps_per_epoch), (uint32_t)position,
-                (int)min(size, windows - position), (uint32_t)step & 3};
+        Batch batch = {};
+        batch.epoch = (int)(step / steps_per_epoch);
+        batch.position = (uint32_t)position;
+        batch.rows = (int)min(size, windows - position);
+        batch.stamp = (uint32_t)step & 3;
+        batch.deal(clusters());
+        return batch;
+    }
+    __device__ __forceinline__ Batch batch_after(Batch batch) const {
+        const uint32_t windows = (uint32_t)shared.windows, size = (uint32_t)p().shape.batch;
+        batch.position += batch.rows;
+        if (windows - batch.position < min(size, 2u)) { // see rp_steps_per_epoch
+            batch.position = 0;
+            ++batch.epoch;
+        }
+        batch.rows = (int)min(size, windows - batch.position);
+        ++batch.index;
+        batch.stamp = (batch.stamp + 1) & 3;
+        batch.deal(clusters());
+        return batch;
     }
     __device__ __forceinline__ Segment segment(int index) const {
         // All are of full length but the first.
@@ -221,21 +239,38 @@ template <class R> struct Trainer {
         float *place = &shared.targets[b.index & 1][slot / kRows][slot % kRows];
         store_in_block(address_in_block(shared_address(place), head), target);
     }
-    // Thread 0, when the last step's counts are up to date.
-    __device__ __forceinline__ void begin_step(int index) const {
-        shared.batch = batch(index);
-        shared.adam = adam_of_step(launch, shared.learning_rate, shared.scale.scale,
-                                   p().first_step + index + 1 - shared.scale.skipped);
+    // By a warp: what all updates of the step have in common. t = their number, from 1.
+    __device__ __forceinline__ void begin_step(int lane) const {
+        const int64_t t = p().first_step + shared.batch.index + 1 - shared.scale.skipped;
+        const float correction = // one code for both: it is fetched anew each step
+            bias_correction(lane == 0 ? launch.adam.log_beta1 : launch.adam.log_beta2, t);
+        if (lane == 0) {
+            shared.adam.step_size = shared.learning_rate / correction;
+            shared.adam.inv_scale = 1.0f / shared.scale.scale; // a power of two: exact
+        } else if (lane == 1) {
+            shared.adam.inv_sqrt_correction2 = rsqrtf(correction);
+        }
+    }
+    // By a warp, when nobody else reads this step's batch any more.
+    __device__ __forceinline__ void begin_next_step(int lane, bool overflow) const {
+        const Batch next = batch_after(shared.batch);
+        __syncwarp(); // all lanes have read it
+        if (lane == 0) {
+            shared.batch = next;
+            shared.scale.step_done(overflow, shared.first_scale);
+        }
+        __syncwarp();
+        begin_step(lane);
     }
     // What the next step needs and this one does not hold, by layer 0, which would wait meanwhile.
-    __device__ __forceinline__ void look_ahead(const Thread &th, int index) const {
-        if (index >= p().steps) {
+    __device__ __forceinline__ void look_ahead(const Thread &th, const Batch &batch) const {
+        if (batch.index >= p().steps) {
             return;
         }
-        find_windows(th, batch(index), 0, R::kLayers - 1);
+        find_windows(th, batch, 0, R::kLayers - 1);
         if (drops()) {
-            shared.next_keep[0][th.id] = keep_row(th, index, cluster(), 0);
-            shared.next_keep[1][th.id] = keep_row(th, index, cluster(), 1);
+            shared.next_keep[0][th.id] = keep_row(th, batch.index, cluster(), 0);
+            shared.next_keep[1][th.id] = keep_row(th, batch.index, cluster(), 1);
         }
     }
 };

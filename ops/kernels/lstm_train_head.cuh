@@ -138,7 +138,7 @@ __device__ __forceinline__ void combine_statistics(const Thread &th, HeadShared<
                 sum_over_clusters<L>(th, batch.stamp, heads, statistics + unit,
                                      [&](int c, const float2 &s, const float2 &first) {
                                          shift = first.x;
-                                         const float count = (float)batch.rows_of(c, heads),
+                                         const float count = (float)batch.rows_of(c),
                                                      d = s.x - shift;
                                          return make_float2(count * d, s.y + count * d * d);
                                      });
@@ -212,7 +212,6 @@ __device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &share
         }
     }
     __syncthreads(); // all warps' parts of y
-    const float two_over_rows = 2.0f / (float)batch.rows;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
         const int row = 2 * th.q() + e;
@@ -222,7 +221,7 @@ __device__ __forceinline__ void head_tile(const Thread &th, HeadShared<L> &share
             y += shared.output[i][row];
         }
         const float error = row < rows ? y - (e ? target.y : target.x) : 0.0f;
-        const float dy = error * two_over_rows;
+        const float dy = error * batch.two_over_rows;
         sums.bias += dy;
         sums.squares += error * error;
         dz[e] = dy * weight * slope[e];

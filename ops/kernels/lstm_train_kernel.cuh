@@ -50,8 +50,9 @@ template <class R> __device__ __forceinline__ void leave_piece() {
 // Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
 // ahead, gathers x and draws the mask before it waits for the layer above.
 template <class R>
-__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, const Thread &th, int k,
-                                            int index, KeepBits &keep) {
+__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th, int k, int index,
+                                            KeepBits &keep) {
+    th.id = computed_here(th.id); // nothing of this before the first piece
     const Batch batch = trainer.shared.batch;
     __syncthreads(); // the block has read x, the windows and the tiles of the piece before
     if (index == 0 && k % kTilesAhead == 0) {
@@ -199,9 +200,10 @@ __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thr
 
 // Turns to the backward pass of a piece that is on its way. Returns its phase's parity.
 template <class R>
-__device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, const Thread &th,
-                                                  int k, int index, KeepBits &keep,
+__device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thread th, int k,
+                                                  int index, KeepBits &keep,
                                                   BackwardWeights<R> &weights) {
+    th.id = computed_here(th.id); // nothing of this before the first piece
     if (R::kWeightsInAdvance) {
         load_weights(weights, trainer, th); // they arrive while the blocks meet
     }
@@ -300,24 +302,25 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
 }
 
 // This block's share of the update. wait() ends when all gradients are written, and tells whether
-// the step overflowed; what does not depend on them comes before. Returns what wait() told.
+// the step overflowed; what does not depend on them comes before, and nothing shared of this step
+// is read after it.
 template <class R, class Wait>
-__device__ __forceinline__ bool update(const Trainer<R> &trainer, const Thread &th,
+__device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
                                        const Wait &wait) {
     using L = typename R::L;
     const Batch batch = trainer.shared.batch;
     const Adam adam = trainer.shared.adam;
     const int features = trainer.p().shape.features;
     const ModelState state = trainer.state();
-    const bool skip =
-        update_weights<L>(state, adam, trainer.launch.share, L::partial_pairs(features, R::kLayers),
-                          features, trainer.heads(), th.id, wait);
+    const AdamConstants &constants = trainer.launch.adam;
+    const int heads = trainer.heads();
+    const bool skip = update_weights<L>(state, constants, adam, trainer.launch.share,
+                                        L::partial_pairs(features, R::kLayers), heads, th.id, wait);
     // The blocks' last warps first: they have the fewest pairs.
     const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
-    update_vectors<L>(state, adam, skip, R::kLayers, features, batch.rows, trainer.heads(),
+    update_vectors<L>(state, constants, adam, skip, R::kLayers, features, batch.rows, heads,
                       warps_after * threads + (int)blockIdx.x * 32 + th.lane(),
                       R::kWarps * threads);
-    return skip;
 }
 
 // A block's whole life: p.steps optimiser steps of its part of its model.
@@ -334,17 +337,20 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
 
     if (th.id == 0) {
         trainer.load_model();
-        trainer.begin_step(0);
+        shared.batch = trainer.first_batch();
         shared.arrivals = gridDim.x;
         shared.fetches = 0;
     }
     __syncthreads(); // the model, for the whole block
-    if (R::kFirst) {
-        trainer.look_ahead(th, 0);
+    if (th.warp() == 0) {
+        trainer.begin_step(th.lane());
     }
-    pack_weights<L>(trainer.state(), L::partial_pairs(p.shape.features, R::kLayers),
-                    p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
-                    (int)gridDim.x * R::kThreads);
+    if (R::kFirst) {
+        trainer.look_ahead(th, shared.batch);
+    }
+    place_weights<L>(trainer.state(), L::partial_pairs(p.shape.features, R::kLayers),
+                     p.shape.features, (int)blockIdx.x * R::kThreads + th.id,
+                     (int)gridDim.x * R::kThreads);
     barrier.arrive(th.id); // also: the block's threads see the windows
     if (R::kFirst) {
         trainer.load_input(th, 0, 0, trainer.segment(0));
@@ -354,12 +360,13 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
 #pragma unroll 1
     for (int step = 0; step < p.steps; ++step) {
         th.id = computed_here(th.id);
-        const int tiles = shared.batch.tiles_of(trainer.cluster(), trainer.clusters());
+        const int tiles = shared.batch.tiles_of(trainer.cluster());
         if (tiles > 0) {
             KeepBits keep = trainer.kept_bits(th);
             forward_pass<R>(trainer, th, tiles, keep);
             if (R::kFirst && !R::kLast) {
-                trainer.look_ahead(th, step + 1); // while the layer above is at its head
+                // While the layer above is at its head.
+                trainer.look_ahead(th, trainer.batch_after(shared.batch));
             }
             if (R::kLast) {
                 head_pass<R>(trainer, th, tiles);
@@ -382,20 +389,22 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             }
         }
         if (R::kFirst && (R::kLast || tiles == 0)) {
-            trainer.look_ahead(th, step + 1);
+            trainer.look_ahead(th, trainer.batch_after(shared.batch));
         }
         const unsigned gradients = // of every block with a tile
             shared.arrivals + R::kLayers * trainer.heads();
         th.id = computed_here(th.id);
-        const bool overflow = update<R>(trainer, th, [&] {
+        update<R>(trainer, th, [&] {
             barrier.wait(th.id, gradients);
-            return Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
+            const bool overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
+            if (th.warp() == R::kWarps - 1) { // it has the fewest weights
+                trainer.begin_next_step(th.lane(), overflow);
+            }
+            return overflow;
         });
-        barrier.arrive(th.id); // also: no thread of the block reads this step's batch any more
+        barrier.arrive(th.id);
         if (th.id == 0) {
-            shared.scale.step_done(overflow, trainer.first_scale());
             shared.arrivals = gradients + gridDim.x;
-            trainer.begin_step(step + 1);
         }
         if (R::kFirst && step + 1 < p.steps) {
             trainer.load_input(th, step + 1, 0, trainer.segment(0));

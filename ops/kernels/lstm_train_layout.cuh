@@ -22,7 +22,7 @@ struct Workspace {
     size_t sums;       // [clusters + 1][H] float2: sum of dz and of dz * xhat
     // Of a cluster's tiles together:
     size_t head;    // [clusters][H + 2]: d(head weight), d(head bias), squared error
-    size_t bias;    // [clusters][L][4H]: d(bias), scaled
+    size_t bias;    // [clusters][L][H][4 gates]: d(bias), scaled
     size_t partial; // [clusters][pairs] float2: d(weights) in fragment order, scaled
     // Of a tile, or of a piece that waits for backward:
     size_t cells; // [tiles][L][kCellScratch][threads] float2: numbers of a thread's cells
@@ -42,13 +42,19 @@ enum CellScratch {
     kCellScratch
 };
 
+struct AdamConstants {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, eps;
+    double log_beta1, log_beta2;
+};
+
 struct Launch {
     rp_lstm_train_params p;
     rp_lstm_train_plan plan;
     Workspace workspace;
-    int share;    // pairs of weights that a block updates at once
-    int offloads; // pieces of a block that do not stay in shared memory, at most
-    double log_beta1, log_beta2;
+    int share;             // pairs of weights that a block updates at once
+    int offloads;          // pieces of a block that do not stay in shared memory, at most
+    size_t places, models; // bytes of the workspace before places [pairs], before the first model's
+    AdamConstants adam;
     int model; // first of this launch
 };
 
@@ -205,26 +211,50 @@ struct Segment {
     int first, count;
 };
 
-// One optimiser step's batch.
+// One optimiser step's batch. Its tiles are dealt to the model's clusters in turn.
 struct Batch {
     int index; // of the step in this launch
     int epoch;
     uint32_t position; // of its first row in the epoch's order
     int rows;
     uint32_t stamp; // 0 to 3, of the numbers that its clusters exchange
+    float two_over_rows;
+    // Every cluster has `each` tiles, the first `more` of them one more; `last` has the last tile.
+    int each, more, last;
+
+    __device__ __forceinline__ void deal(int clusters) {
+        two_over_rows = 2.0f / (float)rows;
+        each = 0, more = tiles();
+        while (more >= clusters) { // less code than a division, which is fetched anew each step
+            more -= clusters;
+            ++each;
+        }
+        last = (more > 0 ? more : clusters) - 1;
+    }
     __device__ __forceinline__ int tiles() const { return (rows + kRows - 1) / kRows; }
-    // How many tiles the cluster has: cluster, cluster + clusters, ...
-    __device__ __forceinline__ int tiles_of(int cluster, int clusters) const {
-        return tiles() > cluster ? (tiles() - cluster + clusters - 1) / clusters : 0;
+    // The cluster's tiles: cluster, cluster + clusters, ...
+    __device__ __forceinline__ int tiles_of(int cluster) const {
+        return each + (cluster < more ? 1 : 0);
     }
     __device__ __forceinline__ int rows_in_tile(int tile) const {
         return min(kRows, rows - tile * kRows);
     }
-    // Rows of the cluster's tiles; only its last one may have fewer than 8.
-    __device__ __forceinline__ int rows_of(int cluster, int clusters) const {
-        const int before = tiles_of(cluster, clusters) - 1;
-        return before * kRows + rows_in_tile(cluster + before * clusters);
+    // Rows of the cluster's tiles; only the last tile may have fewer than 8.
+    __device__ __forceinline__ int rows_of(int cluster) const {
+        return tiles_of(cluster) * kRows - (cluster == last ? tiles() * kRows - rows : 0);
     }
+};
+
+// Two neighbouring columns of one weight matrix are one pair of a cluster's partial sums. Where
+// they lie elsewhere is found once a launch: it takes longer than their update.
+struct alignas(16) PairPlace {
+    int parameter; // of the first, in the concatenated parameters; -1: x has no such feature
+    int forward;   // word in the forward weights; a second one of the pair is 2 later
+    int backward;  // element of the backward weights, the second one 64 bytes later; -1: of x
+    int flags;
+    static constexpr int kHasSecond = 1, kHalved = 2;
+    __device__ __forceinline__ bool has_first() const { return parameter >= 0; }
+    __device__ __forceinline__ bool has_second() const { return (flags & kHasSecond) != 0; }
 };
 
 // fp16's loss scale before any overflow: d(loss)/dy is about 1 / B.

@@ -9,73 +9,21 @@
 
 namespace rp_lstm {
 
+// What changes from step to step; the rest are constants of the launch.
 struct Adam {
-    float beta1, one_minus_beta1, beta2, one_minus_beta2, step_size, inv_sqrt_correction2, eps;
-    float inv_scale; // of the gradients
+    float step_size, inv_sqrt_correction2; // lr / (1 - b1^t), 1 / sqrt(1 - b2^t)
+    float inv_scale;                       // of the gradients
 };
 
-// t = this update's number, from 1.
-__device__ __forceinline__ Adam adam_of_step(const Launch &launch, float learning_rate, float scale,
-                                             int64_t t) {
-    const rp_lstm_train_params &p = launch.p;
-    Adam adam;
-    adam.beta1 = (float)p.beta1;
-    adam.one_minus_beta1 = (float)(1.0 - p.beta1);
-    adam.beta2 = (float)p.beta2;
-    adam.one_minus_beta2 = (float)(1.0 - p.beta2);
-    adam.step_size = learning_rate / -expm1f((float)((double)t * launch.log_beta1));
-    adam.inv_sqrt_correction2 = rsqrtf(-expm1f((float)((double)t * launch.log_beta2)));
-    adam.eps = p.adam_eps;
-    adam.inv_scale = 1.0f / scale; // a power of two: exact
-    return adam;
+__device__ __forceinline__ float bias_correction(double log_beta, int64_t t) {
+    return -expm1f((float)((double)t * log_beta));
 }
 
-__device__ __forceinline__ void adam_update(const Adam &a, float gradient, float &weight, float &m,
-                                            float &v) {
-    m = fmaf(m, a.beta1, a.one_minus_beta1 * gradient);
-    v = fmaf(v, a.beta2, a.one_minus_beta2 * gradient * gradient);
-    weight -= __fdividef(a.step_size * m, fmaf(sqrtf(v), a.inv_sqrt_correction2, a.eps));
-}
-
-// Two neighbouring columns of one weight matrix: one pair of a cluster's partial sums.
-struct WeightPair {
-    int parameter; // of the first, in the concatenated parameters
-    int gate, unit, column;
-    int layer;
-    bool recurrent, has_first, has_second;
-};
-
-template <class L> __device__ __forceinline__ WeightPair weight_pair(int number, int features) {
-    // (((block of 8 columns * row groups + row group) * 4 + m) * 32 + lane) * 2 + low/high.
-    const int lane = number >> 1 & 31, m = number >> 6 & 3, rest = number >> 8;
-    const int row = rest % L::kRowGroups * 64 + m * 16 + (number & 1) * 8 + (lane >> 2);
-    const int pair_column = 2 * (lane & 3);
-    int block = rest / L::kRowGroups;
-    const int inputs = L::input_blocks(features), width = L::kHidden / 8;
-    WeightPair pair;
-    pair.gate = row & 3;
-    pair.unit = row >> 2;
-    pair.has_first = pair.has_second = true;
-    const int matrix_row = pair.gate * L::kHidden + pair.unit;
-    if (block < inputs) {
-        pair.layer = 0;
-        pair.recurrent = false;
-        pair.column = L::feature_at(8 * block + pair_column);
-        pair.has_first = pair.column < features;
-        pair.has_second = pair.column + 1 < features;
-        pair.parameter = matrix_row * features + pair.column;
-        return pair;
-    }
-    block -= inputs;
-    pair.layer = block < width ? 0 : 1;
-    block -= pair.layer * width;
-    pair.recurrent = pair.layer == 0 || block >= width;
-    block -= pair.layer == 1 && pair.recurrent ? width : 0;
-    pair.column = 8 * block + pair_column;
-    const ParameterOffsets at = layer_offsets(pair.layer, features, L::kHidden);
-    pair.parameter =
-        (pair.recurrent ? at.recurrent : at.input) + matrix_row * L::kHidden + pair.column;
-    return pair;
+__device__ __forceinline__ void adam_update(const AdamConstants &c, const Adam &a, float gradient,
+                                            float &weight, float &m, float &v) {
+    m = fmaf(m, c.beta1, c.one_minus_beta1 * gradient);
+    v = fmaf(v, c.beta2, c.one_minus_beta2 * gradient * gradient);
+    weight -= __fdividef(a.step_size * m, fmaf(sqrtf(v), a.inv_sqrt_correction2, c.eps));
 }
 
 // Where the k-th 32 bits of a row go, with kMmas in a group: [group][lane q][mma][half].
@@ -85,6 +33,58 @@ template <int kMmas> struct FragmentPlace {
         : group(k / (8 * kMmas)), q(k / (2 * kMmas) & 3), mma(k / 2 % kMmas), half(k & 1) {}
 };
 
+template <class L> __device__ PairPlace pair_place(int number, int features) {
+    // (((block of 8 columns * row groups + row group) * 4 + m) * 32 + lane) * 2 + low/high.
+    const int lane = number >> 1 & 31, m = number >> 6 & 3, rest = number >> 8;
+    const int row = rest % L::kRowGroups * 64 + m * 16 + (number & 1) * 8 + (lane >> 2);
+    const int pair_column = 2 * (lane & 3), gate = row & 3, unit = row >> 2;
+    const int matrix_row = gate * L::kHidden + unit;
+    const auto word = [&](int groups, int mmas, auto at) {
+        return (((((unit >> 3) * groups + at.group) * mmas + at.mma) * 2 + (gate >> 1)) * 32 +
+                4 * (unit & 7) + at.q) *
+                   4 +
+               (gate & 1) + 2 * at.half;
+    };
+    PairPlace place;
+    place.flags = PairPlace::kHasSecond | (gate == 2 ? 0 : PairPlace::kHalved);
+    int block = rest / L::kRowGroups;
+    const int inputs = L::input_blocks(features), width = L::kHidden / 8;
+    if (block < inputs) { // x, which has no gradient
+        const int column = L::feature_at(8 * block + pair_column), at = L::feature_place(column);
+        place.parameter = column < features ? matrix_row * features + column : -1;
+        place.flags &= column + 1 < features ? ~0 : ~PairPlace::kHasSecond;
+        place.forward =
+            word(L::kInputGroups, 2, FragmentPlace<2>((at >> 9) * 16 + ((at & 63) >> 2)));
+        place.backward = -1;
+        return place;
+    }
+    block -= inputs;
+    const int layer = block < width ? 0 : 1;
+    block -= layer * width;
+    const bool recurrent = layer == 0 || block >= width;
+    block -= layer == 1 && recurrent ? width : 0;
+    const int column = 8 * block + pair_column;
+    const ParameterOffsets at = layer_offsets(layer, features, L::kHidden);
+    place.parameter = (recurrent ? at.recurrent : at.input) + matrix_row * L::kHidden + column;
+    place.forward = L::kInputPartWords + (layer == 0 ? 0 : L::kPartWords * (recurrent ? 2 : 1)) +
+                    word(L::kForwardGroups, L::kHiddenMmas,
+                         FragmentPlace<L::kHiddenMmas>(column * L::kBytes / 4));
+    // Transposed: row = column of W, k = 4 unit + gate, so the columns of a pair go to two rows.
+    const int k = 4 * unit + gate, in_word = L::kBytes == 2 ? 2 : 1; // elements
+    const FragmentPlace<2> from(k * L::kBytes / 4);
+    const int to = (((column >> 3) * L::kBackwardGroups + from.group) * 2 + from.mma) * 32 +
+                   4 * (column & 7) + from.q;
+    place.backward =
+        (layer * 2 * L::kPartWords + to * 4 + (recurrent ? 0 : 1) + 2 * from.half) * in_word +
+        k % in_word;
+    return place;
+}
+
+__device__ __forceinline__ PairPlace load_place(const PairPlace *place) {
+    const int4 v = __ldcg((const int4 *)place);
+    return {v.x, v.y, v.z, v.w};
+}
+
 __device__ __forceinline__ uint32_t word_of(uint32_t pair, int) {
     return pair;
 }
@@ -92,101 +92,70 @@ __device__ __forceinline__ uint32_t word_of(uint2 pair, int e) {
     return e ? pair.y : pair.x;
 }
 
-// Writes the pair where the forward and the backward pass look for it.
-template <class L>
-__device__ __forceinline__ void pack_pair(const WeightPair &pair, float first, float second,
-                                          uint32_t *forward, uint32_t *backward) {
-    using Op = typename L::Operand;
-    const int warp = pair.unit >> 3, g = pair.unit & 7, tile = pair.gate >> 1;
-    const float half = pair.gate == 2 ? 1.0f : 0.5f; // see sigmoid_of_double
-    const auto halved = Op::pack(first * half, second * half);
-    const auto put = [&](uint32_t *part, int groups, int mmas, auto at, uint32_t v) {
-        part[((((warp * groups + at.group) * mmas + at.mma) * 2 + tile) * 32 + 4 * g + at.q) * 4 +
-             (pair.gate & 1) + 2 * at.half] = v;
-    };
-    if (pair.layer == 0 && !pair.recurrent) { // x, which has no gradient
-        const int place = L::feature_place(pair.column);
-        const int word = (place >> 9) * 16 + ((place & 63) >> 2);
-#pragma unroll
-        for (int e = 0; e < L::kBytes / 2; ++e) {
-            put(forward, L::kInputGroups, 2, FragmentPlace<2>(word + e), word_of(halved, e));
-        }
-        return;
-    }
-    uint32_t *part = forward + L::kInputPartWords +
-                     (pair.layer == 0 ? 0 : L::kPartWords * (pair.recurrent ? 2 : 1));
-#pragma unroll
-    for (int e = 0; e < L::kBytes / 2; ++e) {
-        put(part, L::kForwardGroups, L::kHiddenMmas,
-            FragmentPlace<L::kHiddenMmas>(pair.column * L::kBytes / 4 + e), word_of(halved, e));
-    }
-    // Transposed: row = column of W, k = 4 unit + gate, so the columns of a pair go to two rows.
-    const int k = 4 * pair.unit + pair.gate;
-    const FragmentPlace<2> at(k * L::kBytes / 4);
-    const int column_warp = pair.column >> 3;
-    const auto both = Op::pack(first, second);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-        const int lane = 4 * ((pair.column & 7) + e) + at.q;
-        const uint32_t to = // in words
-            pair.layer * 2 * L::kPartWords +
-            (((column_warp * L::kBackwardGroups + at.group) * 2 + at.mma) * 32 + lane) * 4 +
-            (pair.recurrent ? 0 : 1) + 2 * at.half;
-        if constexpr (L::kBytes == 2) {
-            reinterpret_cast<uint16_t *>(backward)[to * 2 + (k & 1)] =
-                (uint16_t)(e ? both >> 16 : both);
-        } else {
-            backward[to] = word_of(both, e);
-        }
-    }
-}
-
 // State of one model, in device memory.
 struct ModelState {
     float *parameters, *exp_avg, *exp_avg_sq;
     uint32_t *forward_weights, *backward_weights;
+    PairPlace *places;     // [pairs], of all models
     const float2 *partial; // [clusters][pairs]
     const float *bias, *head;
     float *loss; // of the step
 };
 
-__device__ __forceinline__ void load_pair(const ModelState &model, const WeightPair &pair,
-                                          float (&w)[2], float (&m)[2], float (&v)[2]) {
+// Writes the pair where the forward and the backward pass look for it.
+template <class L>
+__device__ __forceinline__ void pack_pair(const ModelState &model, const PairPlace &place,
+                                          float first, float second) {
+    using Op = typename L::Operand;
+    const float half = place.flags & PairPlace::kHalved ? 0.5f : 1.0f; // see sigmoid_of_double
+    const auto halved = Op::pack(first * half, second * half);
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-        const bool has = e ? pair.has_second : pair.has_first;
-        w[e] = has ? model.parameters[pair.parameter + e] : 0.0f;
-        m[e] = has ? model.exp_avg[pair.parameter + e] : 0.0f;
-        v[e] = has ? model.exp_avg_sq[pair.parameter + e] : 0.0f;
+    for (int e = 0; e < L::kBytes / 2; ++e) {
+        model.forward_weights[place.forward + 2 * e] = word_of(halved, e);
+    }
+    if (place.backward < 0) {
+        return;
+    }
+    const auto both = Op::pack(first, second);
+    if constexpr (L::kBytes == 2) {
+        uint16_t *const elements = (uint16_t *)model.backward_weights + place.backward;
+        elements[0] = (uint16_t)both;
+        elements[32] = (uint16_t)(both >> 16);
+    } else {
+        uint32_t *const elements = model.backward_weights + place.backward;
+        elements[0] = word_of(both, 0);
+        elements[16] = word_of(both, 1);
     }
 }
 
-// The weights as fragments, before the first step.
+// The places of all pairs, and the weights as fragments, before the first step. Every model of a
+// launch writes the same places, which it then finds whatever the others have done.
 template <class L>
-__device__ __forceinline__ void pack_weights(const ModelState &model, int pairs, int features,
-                                             int thread, int threads) {
+__device__ __forceinline__ void place_weights(const ModelState &model, int pairs, int features,
+                                              int thread, int threads) {
     for (int number = thread; number < pairs; number += threads) {
-        const WeightPair pair = weight_pair<L>(number, features);
-        pack_pair<L>(pair, pair.has_first ? model.parameters[pair.parameter] : 0.0f,
-                     pair.has_second ? model.parameters[pair.parameter + 1] : 0.0f,
-                     model.forward_weights, model.backward_weights);
+        const PairPlace place = pair_place<L>(number, features);
+        model.places[number] = place;
+        pack_pair<L>(model, place, place.has_first() ? model.parameters[place.parameter] : 0.0f,
+                     place.has_second() ? model.parameters[place.parameter + 1] : 0.0f);
     }
 }
 
 template <class L>
-__device__ __forceinline__ void update_pair(const ModelState &model, const Adam &adam,
-                                            const WeightPair &pair, const float (&gradient)[2],
-                                            float (&w)[2], float (&m)[2], float (&v)[2]) {
+__device__ __forceinline__ void update_pair(const ModelState &model, const AdamConstants &constants,
+                                            const Adam &adam, const PairPlace &place,
+                                            const float (&gradient)[2], float (&w)[2],
+                                            float (&m)[2], float (&v)[2]) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-        if (e == 0 || pair.has_second) {
-            adam_update(adam, gradient[e] * adam.inv_scale, w[e], m[e], v[e]);
-            model.parameters[pair.parameter + e] = w[e];
-            model.exp_avg[pair.parameter + e] = m[e];
-            model.exp_avg_sq[pair.parameter + e] = v[e];
+        if (e == 0 || place.has_second()) {
+            adam_update(constants, adam, gradient[e] * adam.inv_scale, w[e], m[e], v[e]);
+            model.parameters[place.parameter + e] = w[e];
+            model.exp_avg[place.parameter + e] = m[e];
+            model.exp_avg_sq[place.parameter + e] = v[e];
         }
     }
-    pack_pair<L>(pair, w[0], w[1], model.forward_weights, model.backward_weights);
+    pack_pair<L>(model, place, w[0], w[1]);
 }
 
 // Sum of the clusters' gradients of one pair, in their order. A short loop: a longer one would be
@@ -214,25 +183,33 @@ __device__ __forceinline__ void sum_clusters(const float2 *source, int pairs, in
 // The block's shares of the pairs, a pair a thread. wait() ends when all gradients are written, and
 // tells whether to skip the step; the first share's weights arrive meanwhile.
 template <class L, class Wait>
-__device__ __forceinline__ bool update_weights(const ModelState &model, const Adam &adam, int share,
-                                               int pairs, int features, int clusters, int thread,
-                                               const Wait &wait) {
+__device__ __forceinline__ bool
+update_weights(const ModelState &model, const AdamConstants &constants, const Adam &adam, int share,
+               int pairs, int clusters, int thread, const Wait &wait) {
     bool waits = true, skip = false;
 #pragma unroll 1
     for (int first = (int)blockIdx.x * share; waits || first < pairs;
          first += (int)gridDim.x * share) {
         const int number = first + thread;
-        const bool has_pair = thread < share && number < pairs;
-        const WeightPair pair = weight_pair<L>(has_pair ? number : 0, features);
+        PairPlace place = {-1, 0, 0, 0};
+        if (thread < share && number < pairs) {
+            place = load_place(model.places + number);
+        }
         float w[2], m[2], v[2], gradient[2];
-        load_pair(model, pair, w, m, v);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const bool has = e ? place.has_second() : place.has_first();
+            w[e] = has ? model.parameters[place.parameter + e] : 0.0f;
+            m[e] = has ? model.exp_avg[place.parameter + e] : 0.0f;
+            v[e] = has ? model.exp_avg_sq[place.parameter + e] : 0.0f;
+        }
         if (waits) {
             skip = wait();
             waits = false;
         }
-        if (has_pair && pair.has_first && !skip) {
+        if (place.has_first() && !skip) {
             sum_clusters(model.partial + number, pairs, clusters, gradient);
-            update_pair<L>(model, adam, pair, gradient, w, m, v);
+            update_pair<L>(model, constants, adam, place, gradient, w, m, v);
         }
     }
     return skip;
@@ -242,9 +219,9 @@ __device__ __forceinline__ bool update_weights(const ModelState &model, const Ad
 // The two biases of a gate have the same gradient and different histories. `thread` and `threads`
 // are multiples of a warp apart.
 template <class L>
-__device__ __forceinline__ void update_vectors(const ModelState &model, const Adam &adam, bool skip,
-                                               int layers, int features, int rows, int clusters,
-                                               int thread, int threads) {
+__device__ __forceinline__ void
+update_vectors(const ModelState &model, const AdamConstants &constants, const Adam &adam, bool skip,
+               int layers, int features, int rows, int clusters, int thread, int threads) {
     const int gates = 4 * L::kHidden, biases = layers * gates;
     const int squares = biases + L::kHidden + 1, count = 4 * (squares + 1);
     for (int i = thread; i < (count + 31) / 32 * 32; i += threads) {
@@ -280,15 +257,15 @@ __device__ __forceinline__ void update_vectors(const ModelState &model, const Ad
         }
         int parameter;
         if (item < biases) {
-            const int layer = item / gates; // lane 0: bias_ih, lane 1: bias_hh
-            parameter = layer_offsets(layer, features, L::kHidden).bias + item - layer * gates +
-                        lane * gates;
+            const int layer = item / gates, unit = item % gates >> 2, gate = item & 3;
+            parameter = layer_offsets(layer, features, L::kHidden).bias + gate * L::kHidden + unit +
+                        lane * gates; // lane 0: bias_ih, lane 1: bias_hh
         } else if (lane == 0) {
             parameter = head_offset(features, L::kHidden, layers) + item - biases;
         } else {
             continue;
         }
-        adam_update(adam, sum, model.parameters[parameter], model.exp_avg[parameter],
+        adam_update(constants, adam, sum, model.parameters[parameter], model.exp_avg[parameter],
                     model.exp_avg_sq[parameter]);
     }
 }
