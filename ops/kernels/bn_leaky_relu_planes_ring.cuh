@@ -122,7 +122,7 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
 
     // By the copying warps: all images, each as soon as its slot is free.
     __device__ void produce(const scalar_t *const (&channel)[TENSORS]) {
-        if (static_cast<int>(threadIdx.x) / 32 - CHAIN_WARPS >= segments()) {
+        if (first_segment() >= segments()) {
             return; // has nothing to copy, and could fall two laps behind, which parity can't tell
         }
         RingPosition at;
@@ -190,14 +190,18 @@ template <typename scalar_t, int TENSORS> class PlanesRing {
         return memory_ + (slot * TENSORS + tensor) * ring_.slot_packs;
     }
 
+    // Of a copying thread: neighbours go to different warps.
+    __device__ static int first_segment() {
+        const int thread = static_cast<int>(threadIdx.x) - CHAIN_WARPS * 32;
+        return thread / 32 + thread % 32 * COPY_WARPS;
+    }
+
     __device__ void copy_image(const scalar_t *const (&channel)[TENSORS], int image, int slot) {
-        const int thread = threadIdx.x - CHAIN_WARPS * 32;
         // Bytes may arrive before they are expected: this arrival is what the barrier waits for.
-        if (thread == 0) {
+        if (first_segment() == 0) {
             barrier_expect(full_ + slot, TENSORS * bytes_of_part());
         }
-        const int first = thread / 32 + thread % 32 * COPY_WARPS; // neighbours to different warps
-        for (int segment = first; segment < segments(); segment += COPY_WARPS * 32) {
+        for (int segment = first_segment(); segment < segments(); segment += COPY_WARPS * 32) {
             const int start = PLANE_THREADS * segment + part_ * WIDTH;
             const uint32_t bytes = min(WIDTH, shape_.length - start) * sizeof(scalar_t);
 #pragma unroll

@@ -92,8 +92,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     const SegmentKeepBits kept(keep, segment);
     float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
     uint4 input[kInputGroups] = {}, previous[kGroups];
-    // `arrived`: the layer below was seen to have sent its h(t).
-    auto load_input = [&](int t, bool arrived) {
+    auto load_input = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
         if (R::kFirst) {
 #pragma unroll
@@ -103,7 +102,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
                 }
             }
         } else {
-            th.receive(t, arrived);
+            th.receive(t, false);
 #pragma unroll
             for (int j = 0; j < kInputGroups; ++j) {
                 input[j] = load_shared16((slot + fragment) ^ j << 6);
@@ -195,7 +194,6 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         }
         input_product();
         save(max(t - 1, 0), t > 0);
-        const bool arrived = !R::kFirst && t + 1 < segment.count && th.has_arrived(t + 1);
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
@@ -206,6 +204,12 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
                     Op::mma(accumulator[s & 1][m], w.recurrent[j][s][m], b.x, b.y);
                 }
             }
+        }
+        if (kOffloads && th.warp() == t % R::kWarps) {
+            offload_tiles(t);
+        }
+        if (t + 1 < segment.count) {
+            load_input(t + 1); // while the product is at work
         }
         float i[2], f[2], g[2], o[2], kept_i[2], kept_f[2], kept_o[2];
 #pragma unroll
@@ -225,16 +229,12 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             hidden[e] = o[e] * Op::tanh(cell[e]);
         }
         gates.set(kept_i, kept_f, g, kept_o);
-        if (kOffloads && th.warp() == t % R::kWarps) {
-            offload_tiles(t);
-        }
         if (t + 1 < segment.count) {
             store_hidden(t + 1);
-            load_input(t + 1, arrived);
         }
     };
     store_hidden(0);
-    load_input(0, false);
+    load_input(0);
 #pragma unroll 1
     for (int t = 0; t < segment.count; ++t) {
         time_step(t);
