@@ -60,7 +60,7 @@ class Backend {
     // writes the mean loss of each step's batch to losses [steps].
     virtual void train(int64_t first_step, int64_t steps, float *losses) = 0;
     virtual int64_t peak_memory() const = 0;            // bytes
-    virtual int64_t skipped_steps() const { return 0; } // fp16 overflows so far
+    virtual int64_t skipped_steps() const { return 0; } // overflows so far
     // The precision in use ("fp32", "tf32", ...) and, when the backend fell back to another
     // configuration, one line that says so; "" otherwise.
     virtual std::string precision() const = 0;

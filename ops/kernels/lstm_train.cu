@@ -79,8 +79,8 @@ Workspace workspace_of(const rp_lstm_train_plan &plan, const rp_lstm_train_shape
     };
     const size_t tiles = plan.tiles, clusters = std::min(plan.tiles, plan.clusters);
     const size_t parts = 2 * shape.layers - 1;
-    w.forward_weights = take(4 * (L::kInputPartWords + parts * L::kPartWords));
-    w.backward_weights = take(4 * 2 * shape.layers * L::kPartWords);
+    w.forward_weights = take(4 * L::kPlanes * (L::kInputPartWords + parts * L::kPartWords));
+    w.backward_weights = take(4 * L::kPlanes * 2 * shape.layers * L::kPartWords);
     w.statistics = take((clusters + 1) * L::kHidden * sizeof(float2));
     w.sums = take((clusters + 1) * L::kHidden * sizeof(float2));
     w.head = take(clusters * (L::kHidden + 2) * sizeof(float));
@@ -163,7 +163,9 @@ int64_t rp_lstm_train_parameter_count(const rp_lstm_train_shape *shape) {
 }
 
 float rp_lstm_train_first_scale(const rp_lstm_train_shape *shape) {
-    return shape->precision == RP_LSTM_FP16 ? first_loss_scale(shape->batch) : 1.0f;
+    return with_layout(*shape, [&](auto layout) {
+        return first_loss_scale<typename decltype(layout)::Operand>(shape->batch);
+    });
 }
 
 cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_train_shape *shape) {

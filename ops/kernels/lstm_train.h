@@ -17,12 +17,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Type of the matrix operands; weights, accumulators, statistics and Adam are always float. */
+/* Type of the matrix operands; weights, accumulators, statistics and Adam are always float.
+ * fp16 and fp32 have a loss scale; a step that overflows is skipped. */
 typedef enum rp_lstm_precision {
-    RP_LSTM_FP16 = 0, /* with a loss scale; a step that overflows is skipped */
+    RP_LSTM_FP16 = 0,
     RP_LSTM_BF16 = 1,
     RP_LSTM_TF32 = 2,
-    RP_LSTM_FP32 = 3
+    RP_LSTM_FP32 = 3 /* as sums of two fp16, 22 bits: features and weights below 65504 */
 } rp_lstm_precision;
 
 typedef struct rp_lstm_train_shape {
@@ -81,8 +82,8 @@ int rp_lstm_train_supported(const rp_lstm_train_shape *shape, const char **reaso
 
 int64_t rp_lstm_train_parameter_count(const rp_lstm_train_shape *shape);
 
-/* First loss scale of fp16: a power of two that keeps gate gradients in the upper half of fp16's
- * range; the scale never grows beyond it. 1 for the other types. */
+/* First loss scale of fp16 and fp32: a power of two that keeps gate gradients in the upper half of
+ * fp16's range; the scale never grows beyond it. 1 for the other types. */
 float rp_lstm_train_first_scale(const rp_lstm_train_shape *shape);
 
 /* Asks the current device how many clusters it holds at once. */

@@ -15,17 +15,21 @@ namespace rp_lstm {
 // 8-15 those of W_x, so one mma yields dh and dx of the thread's own cells. The first layer needs
 // no dx: its rows 8-15 are zeros, stored all the same, as zeros made here would be moved next to
 // the other operands at each mma.
-template <class R> struct BackwardWeights { uint4 fragment[R::kBackwardGroups][2]; };
+template <class R> struct BackwardWeights { uint4 fragment[R::kPlanes][R::kBackwardGroups][2]; };
 
 template <class R>
 __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, const Thread &th,
                                                       const uint32_t *packed) {
     constexpr int kCount = R::kBackwardGroups * 2;
-    const uint4 *source = (const uint4 *)(packed + R::kLayer * 2 * R::kPartWords) +
-                          th.warp() * kCount * 32 + th.lane();
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-        w.fragment[i >> 1][i & 1] = __ldcg(source + i * 32);
+    for (int p = 0; p < R::kPlanes; ++p) {
+        const uint4 *source =
+            (const uint4 *)(packed + (R::kLayer * R::kPlanes + p) * 2 * R::kPartWords) +
+            th.warp() * kCount * 32 + th.lane();
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+            w.fragment[p][i >> 1][i & 1] = __ldcg(source + i * 32);
+        }
     }
 }
 
@@ -123,7 +127,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     }
     __syncthreads(); // every thread has read the gates that d(gates) of two slots overwrite
     if (R::kReceivesGradient) {
-        th.receive(segment.count - 1, false);
+        th.receive(segment.count - 1);
         add_gradient_from_above(segment.count - 1, gradient_from_above(segment.count - 1));
     }
 #pragma unroll 1
@@ -138,8 +142,12 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             d[e][2] = dc * to_g[e];
             d[e][3] = state.dh[e] * to_o[e];
             state.dc[e] = dc * forget[e];
-            store_pairs(e ? ((slot + store0) ^ R::kOddRow) + kGateRow : slot + store0,
-                        Op::pack(d[e][0], d[e][1]), Op::pack(d[e][2], d[e][3]));
+            const uint32_t row = e ? ((slot + store0) ^ R::kOddRow) + kGateRow : slot + store0;
+#pragma unroll
+            for (int p = 0; p < R::kPlanes; ++p) {
+                store_pairs(row + p * R::kGateGradientBytes, Op::pack(d[e][0], d[e][1], p),
+                            Op::pack(d[e][2], d[e][3], p));
+            }
         }
         const bool product = R::kSendsGradient || segment.first + t > 0;
         if (!product) {
@@ -152,14 +160,20 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         __syncthreads(); // d(gates) of all units are in the slot
         const bool receives = R::kReceivesGradient && t > 0;
         const bool arrived = receives && th.has_arrived(t - 1);
-        constexpr int kPart = kGroups < 8 ? kGroups / 2 : 4, kParts = kGroups / kPart;
-        uint4 b[2][kPart]; // two parts of the k: one arrives while the other is multiplied
+        constexpr int kPart = (kGroups < 8 ? kGroups / 2 : 4) / R::kPlanes;
+        constexpr int kParts = kGroups / kPart;
+        // Two parts of the k: one arrives while the other is multiplied.
+        uint4 b[2][R::kPlanes][kPart];
         auto load_part = [&](int part) {
 #pragma unroll
-            for (int j = 0; j < kPart; ++j) {
-                const int group = part * kPart + j; // of 4 in a row
-                b[part & 1][j] = load_shared16(((slot + fragment) ^ (group & 1) << 6) +
-                                               (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
+            for (int p = 0; p < R::kPlanes; ++p) {
+#pragma unroll
+                for (int j = 0; j < kPart; ++j) {
+                    const int group = part * kPart + j; // of 4 in a row
+                    b[part & 1][p][j] = load_shared16(
+                        ((slot + fragment) ^ (group & 1) << 6) + p * R::kGateGradientBytes +
+                        (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
+                }
             }
         };
         float chain[4][4];
@@ -167,11 +181,13 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
 #pragma unroll
             for (int j = 0; j < kPart; ++j) {
                 const int group = part * kPart + j;
-                const uint4 k = b[part & 1][j];
-                float(&c0)[4] = chain[2 * (j & 1)];
-                float(&c1)[4] = chain[2 * (j & 1) + 1];
-                Op::mma(c0, w.fragment[group][0], k.x, k.y);
-                Op::mma(c1, w.fragment[group][1], k.z, k.w);
+                float(&c0)[4] = chain[2 * (group & 1)];
+                float(&c1)[4] = chain[2 * (group & 1) + 1];
+                each_product<R::kPlanes>([&](int p, int q) {
+                    const uint4 k = b[part & 1][q][j];
+                    Op::mma(c0, w.fragment[p][group][0], k.x, k.y);
+                    Op::mma(c1, w.fragment[p][group][1], k.z, k.w);
+                });
             }
         };
         load_part(0);
@@ -240,14 +256,14 @@ __device__ __forceinline__ void store_bias_gradient(const Thread &th, const Back
     store_or_add(bias + th.id, sum, adds);
 }
 
-// The operands of d(W) for one mma depth after another: multiply(a [4 m], b [blocks], x [2
-// blocks]). Bases are those of chunk 0 of this lane's row; the chunk's number is XORed in, as slots
-// begin on 256 bytes.
+// The operands of d(W) for one mma depth after another: multiply(a [planes][4 m], b [planes]
+// [blocks], x [planes][2 blocks]). Bases are those of chunk 0 of this lane's row; the chunk's
+// number is XORed in, as slots begin on 256 bytes.
 template <class R, class Multiply>
 __device__ __forceinline__ void weight_products(const Thread &th, int count, int row_group,
                                                 int side, int first_block, bool has_input,
                                                 const Multiply &multiply) {
-    constexpr int kBlocks = R::kColumnBlocks;
+    constexpr int kPlanes = R::kPlanes, kBlocks = R::kColumnBlocks;
     const uint32_t column_tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput);
     const uint32_t x_tile = th.slots + R::kInput;
     const int gate_place = row_group * 64 * R::kBytes;
@@ -264,25 +280,30 @@ __device__ __forceinline__ void weight_products(const Thread &th, int count, int
             constexpr bool kAlone = decltype(alone)::value;
             const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
             const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
-            uint4 a[4];
-            uint32_t b[kBlocks][2], x[2][2], v[4];
+            uint4 a[kPlanes][4];
+            uint32_t b[kPlanes][kBlocks][2], x[kPlanes][2][2], v[4];
 #pragma unroll
-            for (int n = 0; n < kBlocks; n += 2) {
-                load_matrix_transposed((columns + b_slot) ^ n << 4, v);
-                b[n][0] = v[0], b[n][1] = v[1], b[n + 1][0] = v[2], b[n + 1][1] = v[3];
-            }
+            for (int p = 0; p < kPlanes; ++p) {
 #pragma unroll
-            for (int m = 0; m < 4; ++m) {
-                load_matrix_transposed((gates + a_slot) ^ m << 5, v);
-                a[m] = make_uint4(v[0], v[1], kAlone ? 0 : v[2], kAlone ? 0 : v[3]);
-            }
-            if (has_input) {
-                load_matrix_transposed(x_columns + b_slot, v);
-                x[0][0] = v[0], x[0][1] = v[1], x[1][0] = v[2], x[1][1] = v[3];
+                for (int n = 0; n < kBlocks; n += 2) {
+                    load_matrix_transposed(((columns + b_slot) ^ n << 4) + p * R::kTileBytes, v);
+                    b[p][n][0] = v[0], b[p][n][1] = v[1];
+                    b[p][n + 1][0] = v[2], b[p][n + 1][1] = v[3];
+                }
+#pragma unroll
+                for (int m = 0; m < 4; ++m) {
+                    load_matrix_transposed(((gates + a_slot) ^ m << 5) + p * R::kGateGradientBytes,
+                                           v);
+                    a[p][m] = make_uint4(v[0], v[1], kAlone ? 0 : v[2], kAlone ? 0 : v[3]);
+                }
+                if (has_input) {
+                    load_matrix_transposed(x_columns + b_slot + p * R::kInputBytes, v);
+                    x[p][0][0] = v[0], x[p][0][1] = v[1], x[p][1][0] = v[2], x[p][1][1] = v[3];
+                }
             }
             multiply(a, b, x);
         };
-#pragma unroll 2
+#pragma unroll(2 / kPlanes)
         for (int t = 0; t + 1 < count; t += 2) {
             two_time_steps(t, std::false_type());
         }
@@ -290,58 +311,44 @@ __device__ __forceinline__ void weight_products(const Thread &th, int count, int
             two_time_steps(count - 1, std::true_type());
         }
     } else {
-        // The lane's batch rows are 2q and 2q + 1; its columns are g of 8, in two chunks.
+        // The lane's batch rows are 2q and 2q + 1; its columns are g of 8, in two chunks. h has 2
+        // bytes a number: four blocks' rows, a chunk each, for ldmatrix.
         const int row = 2 * th.q();
         const uint32_t in_chunk = (th.g() & 3) * 4, chunk = th.g() >> 2;
         const uint32_t gates =
             gate_tile + row * kGateRow + ((chunk ^ gate_swizzle(row)) << 4) + in_chunk;
         const uint32_t x_columns = x_tile + side * 512 + row * 64 + th.g() * 4;
-        uint32_t columns;
-        if constexpr (R::kHiddenBytes == 2) { // four blocks' rows, a chunk each, for ldmatrix
-            const int tile_row = th.lane() & 7, tile_block = th.lane() >> 3;
-            columns = column_tile + tile_row * R::kTileRow +
-                      (((first_block | tile_block) ^ R::swizzle(tile_row)) << 4);
-        } else {
-            columns = column_tile + row * R::kTileRow +
-                      (((2 * first_block | chunk) ^ R::swizzle(row)) << 4) + in_chunk;
-        }
+        const int tile_row = th.lane() & 7, tile_block = th.lane() >> 3;
+        const uint32_t columns = column_tile + tile_row * R::kTileRow +
+                                 (((first_block | tile_block) ^ R::swizzle(tile_row)) << 4);
+        static_assert(kPlanes == 1 && kBlocks % 2 == 0);
 #pragma unroll 1
         for (int t = 0; t < count; ++t) {
             const uint32_t slot = t * R::kSlotBytes;
-            uint4 a[4];
-            uint32_t b[kBlocks][2], x[2][2];
-            if constexpr (R::kHiddenBytes == 2) {
-                static_assert(kBlocks % 2 == 0);
+            uint4 a[1][4];
+            uint32_t b[1][kBlocks][2], x[1][2][2];
 #pragma unroll
-                for (int n = 0; n < kBlocks; n += 4) {
-                    uint32_t v[4];
-                    load_matrix_transposed((columns + slot) ^ n << 4, v);
+            for (int n = 0; n < kBlocks; n += 4) {
+                uint32_t v[4];
+                load_matrix_transposed((columns + slot) ^ n << 4, v);
 #pragma unroll
-                    for (int k = 0; k < 4 && n + k < kBlocks; ++k) {
-                        const uint2 rows = R::Operand::widen(v[k]);
-                        b[n + k][0] = rows.x, b[n + k][1] = rows.y;
-                    }
-                }
-            } else {
-#pragma unroll
-                for (int n = 0; n < kBlocks; ++n) {
-                    const uint32_t address = (columns + slot) ^ n << 5;
-                    b[n][0] = load_shared4(address);
-                    b[n][1] = load_shared4((address ^ R::kOddRow) + R::kTileRow);
+                for (int k = 0; k < 4 && n + k < kBlocks; ++k) {
+                    const uint2 rows = R::Operand::widen(v[k]);
+                    b[0][n + k][0] = rows.x, b[0][n + k][1] = rows.y;
                 }
             }
 #pragma unroll
             for (int m = 0; m < 4; ++m) {
                 const uint32_t address = (gates + slot) ^ m << 6;
-                a[m] = make_uint4(load_shared4(address), load_shared4(address ^ 32),
-                                  load_shared4((address ^ R::kOddRow) + kGateRow),
-                                  load_shared4((address ^ R::kOddRow ^ 32) + kGateRow));
+                a[0][m] = make_uint4(load_shared4(address), load_shared4(address ^ 32),
+                                     load_shared4((address ^ R::kOddRow) + kGateRow),
+                                     load_shared4((address ^ R::kOddRow ^ 32) + kGateRow));
             }
             if (has_input) {
 #pragma unroll
                 for (int n = 0; n < 2; ++n) {
-                    x[n][0] = load_shared4(x_columns + slot + n * 32);
-                    x[n][1] = load_shared4(x_columns + slot + n * 32 + 64);
+                    x[0][n][0] = load_shared4(x_columns + slot + n * 32);
+                    x[0][n][1] = load_shared4(x_columns + slot + n * 32 + 64);
                 }
             }
             multiply(a, b, x);
@@ -373,23 +380,25 @@ __device__ __forceinline__ void weight_gradient(Thread th, int count, int featur
     const int first_block = R::kFirst ? side * kBlocks : 0;
     const bool has_input = R::kFirst && 2 * side < inputs;
     float sum[4][kBlocks][4] = {}, input_sum[R::kFirst ? 4 : 1][2][4] = {};
-    weight_products<R>(
-        th, count, row_group, side, first_block, has_input,
-        [&](const uint4(&a)[4], const uint32_t(&b)[kBlocks][2], const uint32_t(&x)[2][2]) {
+    weight_products<R>(th, count, row_group, side, first_block, has_input,
+                       [&](const auto &a, const auto &b, const auto &x) {
+                           each_product<R::kPlanes>([&](int p, int q) {
 #pragma unroll
-            for (int m = 0; m < 4; ++m) {
+                               for (int m = 0; m < 4; ++m) {
 #pragma unroll
-                for (int n = 0; n < kBlocks; ++n) {
-                    Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
-                }
+                                   for (int n = 0; n < kBlocks; ++n) {
+                                       Op::mma(sum[m][n], a[p][m], b[q][n][0], b[q][n][1]);
+                                   }
 #pragma unroll
-                for (int n = 0; R::kFirst && n < 2; ++n) {
-                    if (has_input) {
-                        Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
-                    }
-                }
-            }
-        });
+                                   for (int n = 0; R::kFirst && n < 2; ++n) {
+                                       if (has_input) {
+                                           Op::mma(input_sum[R::kFirst ? m : 0][n], a[p][m],
+                                                   x[q][n][0], x[q][n][1]);
+                                       }
+                                   }
+                               }
+                           });
+                       });
     multiplied();
 
     const int before = R::kFirst ? inputs : R::input_blocks(features) + R::kHidden / 8;

@@ -110,7 +110,7 @@ template <class R> struct Trainer {
         const int m = model();
         const float *scale = p().scale_state + 3 * m;
         const bool scaled = R::Operand::kScaled && scale[0] > 0.0f;
-        shared.first_scale = R::Operand::kScaled ? first_loss_scale(p().shape.batch) : 1.0f;
+        shared.first_scale = first_loss_scale<typename R::Operand>(p().shape.batch);
         shared.scale = {scaled ? scale[0] : shared.first_scale, (int)scale[1], (int)scale[2]};
         shared.seed = (uint64_t)p().seeds[m];
         shared.windows = p().window_ranges[2 * m + 1];

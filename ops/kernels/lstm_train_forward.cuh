@@ -12,9 +12,9 @@ namespace rp_lstm {
 // units, rows 8-15 gate f; tile 1: g and o. So an accumulator pair holds i, f, g, o of unit g for
 // rows 2q and 2q+1, and the cell update needs no other thread.
 template <class R> struct ForwardWeights {
-    uint4 recurrent[R::kForwardGroups][R::kHiddenMmas][2]; // [group][mma][tile]
-    uint4 input[R::kInputGroups][R::kInputMmas][2];        // the same
-    float bias[4];                                         // i, f and o halved
+    uint4 recurrent[R::kPlanes][R::kForwardGroups][R::kHiddenMmas][2]; // [plane][group][mma][tile]
+    uint4 input[R::kPlanes][R::kInputGroups][R::kInputMmas][2];        // the same
+    float bias[4];                                                     // i, f and o halved
 };
 
 template <class R>
@@ -24,18 +24,20 @@ __device__ __forceinline__ void load_forward_weights(ForwardWeights<R> &w, const
     constexpr int kInputFragments = R::kInputGroups * R::kInputMmas * 2;
     constexpr int kFragments = R::kForwardGroups * R::kHiddenMmas * 2;
     constexpr int kInputWords = R::kFirst ? R::kInputPartWords : R::kPartWords;
-    const uint32_t *part = packed + (R::kFirst ? 0 : R::kInputPartWords + R::kPartWords);
-    const uint4 *input = (const uint4 *)part + th.warp() * kInputFragments * 32 + th.lane();
+    const uint32_t *part =
+        packed + (R::kFirst ? 0 : R::kPlanes * (R::kInputPartWords + R::kPartWords));
+    const auto load = [&](auto &fragments, const uint32_t *words, int count, int mmas) {
+        const uint4 *source = (const uint4 *)words + th.warp() * count * 32 + th.lane();
 #pragma unroll
-    for (int i = 0; i < kInputFragments; ++i) {
-        w.input[i / 2 / R::kInputMmas][i / 2 % R::kInputMmas][i & 1] = __ldcg(input + i * 32);
-    }
-    const uint4 *recurrent =
-        (const uint4 *)(part + kInputWords) + th.warp() * kFragments * 32 + th.lane();
+        for (int i = 0; i < count; ++i) {
+            fragments[i / 2 / mmas][i / 2 % mmas][i & 1] = __ldcg(source + i * 32);
+        }
+    };
 #pragma unroll
-    for (int i = 0; i < kFragments; ++i) {
-        w.recurrent[i / 2 / R::kHiddenMmas][i / 2 % R::kHiddenMmas][i & 1] =
-            __ldcg(recurrent + i * 32);
+    for (int p = 0; p < R::kPlanes; ++p) {
+        load(w.input[p], part + p * kInputWords, kInputFragments, R::kInputMmas);
+        load(w.recurrent[p], part + R::kPlanes * kInputWords + p * R::kPartWords, kFragments,
+             R::kHiddenMmas);
     }
     const float *bias =
         parameters + layer_offsets(R::kLayer, features, R::kHidden).bias + th.unit();
@@ -73,7 +75,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
                                                 uint8_t *offloaded) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
-    constexpr int kBytes = R::kHiddenBytes, kChunk = 16 / kBytes; // of h in 16 bytes
+    constexpr int kPlanes = R::kPlanes, kBytes = 2, kChunk = 16 / kBytes; // of h in 16 bytes
     // Slots begin on 256 bytes, so that an XOR with the chunk's number works on whole addresses.
     const int row0 = 2 * th.q();
     const int chunk = th.unit() / kChunk;
@@ -91,22 +93,29 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
 
     const SegmentKeepBits kept(keep, segment);
     float accumulator[2][2][4]; // [chain][tile][fragment]; two chains hide the mma's latency
-    uint4 input[kInputGroups] = {}, previous[kGroups];
+    uint4 input[kPlanes][kInputGroups] = {}, previous[kPlanes][kGroups];
+    auto load_tiles = [&](auto &tiles, uint32_t address) {
+#pragma unroll
+        for (int p = 0; p < kPlanes; ++p) {
+#pragma unroll
+            for (int j = 0; j < kGroups; ++j) {
+                tiles[p][j] = load_shared16(((address + fragment) ^ j << 6) + p * R::kTileBytes);
+            }
+        }
+    };
     auto load_input = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes + R::kInput;
         if (R::kFirst) {
 #pragma unroll
-            for (int j = 0; j < kInputGroups; ++j) {
-                if (j == 0 || features > 2 * j * R::kDepth) {
-                    input[j] = load_shared16(slot + input_fragment + j * 512);
+            for (int j = 0; j < kPlanes * kInputGroups; ++j) {
+                const int group = j % kInputGroups;
+                if (group == 0 || features > 2 * group * R::kDepth) {
+                    input[j / kInputGroups][group] = load_shared16(slot + input_fragment + j * 512);
                 }
             }
         } else {
-            th.receive(t, false);
-#pragma unroll
-            for (int j = 0; j < kInputGroups; ++j) {
-                input[j] = load_shared16((slot + fragment) ^ j << 6);
-            }
+            th.receive(t);
+            load_tiles(input, slot);
         }
     };
     auto input_product = [&]() {
@@ -123,12 +132,14 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             for (int s = 0; s < R::kInputMmas; ++s) {
                 const int before = 2 * j + s; // mma of x that take 2 j + s times as many features
                 if (!R::kFirst || before == 0 || features > before * R::kDepth) {
-                    const uint2 b =
-                        R::kFirst ? half_of_chunk(input[j], s) : Op::hidden_operand(input[j], s);
+                    each_product<kPlanes>([&](int p, int q) {
+                        const uint2 b = R::kFirst ? half_of_chunk(input[q][j], s)
+                                                  : Op::hidden_operand(input[q][j], s);
 #pragma unroll
-                    for (int m = 0; m < 2; ++m) {
-                        Op::mma(accumulator[s & 1][m], w.input[j][s][m], b.x, b.y);
-                    }
+                        for (int m = 0; m < 2; ++m) {
+                            Op::mma(accumulator[s & 1][m], w.input[p][j][s][m], b.x, b.y);
+                        }
+                    });
                 }
             }
         }
@@ -150,9 +161,10 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             const bool odd = th.g() & 1;
             const float mine = odd ? dropped[1] : dropped[0];
             const float neighbours = __shfl_xor_sync(~0u, odd ? dropped[0] : dropped[1], 4);
-            if (sends) {
-                send_pair(above + t * Above::kSlotBytes + send_offset,
-                          Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours),
+#pragma unroll
+            for (int p = 0; p < kPlanes && sends; ++p) {
+                send_pair(above + t * Above::kSlotBytes + send_offset + p * R::kTileBytes,
+                          Op::pack_hidden(odd ? neighbours : mine, odd ? mine : neighbours, p),
                           above_full + 8 * t);
             }
         }
@@ -170,39 +182,46 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     auto offload_tiles = [&](int t) {
         uint8_t *const copy = offloaded + t * R::kSlotBytes;
 #pragma unroll
-        for (int j = 0; j < kGroups; ++j) {
-            __stcg((uint4 *)(copy + ((R::kPrevious + fragment) ^ j << 6)), previous[j]);
-        }
+        for (int p = 0; p < kPlanes; ++p) {
 #pragma unroll
-        for (int j = 0; j < kInputGroups; ++j) {
-            const uint32_t place =
-                R::kFirst ? R::kInput + input_fragment + j * 512 : (R::kInput + fragment) ^ j << 6;
-            __stcg((uint4 *)(copy + place), input[j]);
+            for (int j = 0; j < kGroups; ++j) {
+                const uint32_t place = (R::kPrevious + fragment) ^ j << 6;
+                __stcg((uint4 *)(copy + place + p * R::kTileBytes), previous[p][j]);
+            }
+#pragma unroll
+            for (int j = 0; j < kInputGroups; ++j) {
+                const uint32_t place = R::kFirst ? R::kInput + input_fragment + j * 512
+                                                 : (R::kInput + fragment) ^ j << 6;
+                __stcg((uint4 *)(copy + place + p * R::kInputPlane), input[p][j]);
+            }
         }
     };
     auto store_hidden = [&](int t) { // where time step t looks for h(t-1)
         const uint32_t place = th.slots + t * R::kSlotBytes + R::kPrevious + store0;
-        store_apart(place, R::odd_row(place), Op::pack_hidden(hidden[0], hidden[1]));
+#pragma unroll
+        for (int p = 0; p < kPlanes; ++p) {
+            store_apart(place + p * R::kTileBytes, R::odd_row(place) + p * R::kTileBytes,
+                        Op::pack_hidden(hidden[0], hidden[1], p));
+        }
     };
 
     auto time_step = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         __syncthreads(); // h(t-1) of all warps is in this slot
-#pragma unroll
-        for (int j = 0; j < kGroups; ++j) {
-            previous[j] = load_shared16((slot + R::kPrevious + fragment) ^ j << 6);
-        }
+        load_tiles(previous, slot + R::kPrevious);
         input_product();
         save(max(t - 1, 0), t > 0);
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
             for (int s = 0; s < R::kHiddenMmas; ++s) {
-                const uint2 b = Op::hidden_operand(previous[j], s);
+                each_product<kPlanes>([&](int p, int q) {
+                    const uint2 b = Op::hidden_operand(previous[q][j], s);
 #pragma unroll
-                for (int m = 0; m < 2; ++m) {
-                    Op::mma(accumulator[s & 1][m], w.recurrent[j][s][m], b.x, b.y);
-                }
+                    for (int m = 0; m < 2; ++m) {
+                        Op::mma(accumulator[s & 1][m], w.recurrent[p][j][s][m], b.x, b.y);
+                    }
+                });
             }
         }
         if (kOffloads && th.warp() == t % R::kWarps) {
@@ -257,7 +276,11 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
         for (int at = th.lane(); at < count; at += 32) {
             const float x = end < 0 ? 0.0f : __ldg(source + at);
             const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
-            store_first(slot + t * R::kSlotBytes + R::feature_place(f), R::Operand::pack(x, 0.0f));
+            const uint32_t place = slot + t * R::kSlotBytes + R::feature_place(f);
+#pragma unroll
+            for (int p = 0; p < R::kPlanes; ++p) {
+                store_first(place + p * R::kInputBytes, R::Operand::pack(x, 0.0f, p));
+            }
         }
     }
 }

@@ -75,7 +75,7 @@ forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &we
               int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
     if (!R::kFirst && th.id < segment.count) {
-        barrier_expect(th.full + 8 * th.id, R::kTileBytes);
+        barrier_expect(th.full + 8 * th.id, R::kPlanes * R::kTileBytes);
     }
     __syncthreads(); // x
     forward_segment<R, kOffloads>(th, weights, segment, keep, trainer.p().shape.features, cell,

@@ -15,8 +15,8 @@ constexpr int kMaxClusters = 64; // of a model; a GPU of 132 multiprocessors has
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
-    size_t forward_weights;  // [layer][part][fragments] of operands, i, f and o rows halved
-    size_t backward_weights; // [layer][fragments]: the same weights transposed, W_h beside W_x
+    size_t forward_weights;  // [layer][part][plane][fragments], i, f and o rows halved
+    size_t backward_weights; // [layer][plane][fragments]: the same transposed, W_h beside W_x
     // Of a cluster's tiles together, and [clusters] of the batch:
     size_t statistics; // [clusters + 1][H] float2: mean and M2 of the last h
     size_t sums;       // [clusters + 1][H] float2: sum of dz and of dz * xhat
@@ -61,17 +61,19 @@ struct Launch {
 template <int kHidden_, class Operand_> struct Layout {
     using Operand = Operand_;
     static constexpr int kBytes = Operand::kBytes;
+    static constexpr int kPlanes = Operand::kPlanes;
     static constexpr int kHidden = kHidden_;
     static constexpr int kThreads = 4 * kHidden; // a warp has 8 units, all 8 rows, all 4 gates
     static constexpr int kWarps = kHidden / 8;
-    // A group is the k of one 16-byte load by each lane q: 64 bytes; two mma, or kHiddenMmas of h.
-    static constexpr int kHiddenBytes = Operand::kHiddenBytes;
-    static constexpr int kHiddenMmas = 2 * kBytes / kHiddenBytes;
-    static constexpr int kForwardGroups = kHidden * kHiddenBytes / 64; // in a tile of h
-    static constexpr int kInputGroups = kBytes / 2;                    // in x
+    // A group is the k of one 16-byte load by each lane q: 64 bytes; two mma, or kHiddenMmas of h,
+    // whose numbers take 2 bytes whatever the others do.
+    static constexpr int kHiddenMmas = kBytes;
+    static constexpr int kForwardGroups = kHidden / 32;           // in a tile of h
+    static constexpr int kInputGroups = kBytes / 2;               // in x
     static constexpr int kBackwardGroups = kHidden * kBytes / 16; // in a tile of gate gradients
     static constexpr int kRowGroups = kHidden / 16;               // of 64 gate rows, in d(weights)
-    static constexpr int kTileRow = kHiddenBytes * kHidden;       // of h: [8 rows][H]
+    // Of one plane:
+    static constexpr int kTileRow = 2 * kHidden; // of h: [8 rows][H]
     static constexpr int kTileBytes = kRows * kTileRow;
     static constexpr int kInputBytes = 512 * kInputGroups;        // x: [groups][8 rows][64 bytes]
     static constexpr int kPartWords = kHidden * kHidden * kBytes; // one [4H][H] matrix, packed
@@ -124,8 +126,8 @@ __device__ __forceinline__ int gate_swizzle(int n) {
 //   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
 //             backward pass overwrites them in place by d(gates): [parts][8 rows][units][4 gates]
 //   cell      [4H threads] float2: c(t-1), thread-private
-//   previous  tile of h(t-1)
-//   input     x(t), or the tile of h(t), dropped, of the layer below
+//   previous  tile of h(t-1), plane after plane
+//   input     x(t), or the tile of h(t), dropped, of the layer below; plane after plane
 // Where d(gates) are so much larger than the gates, they cover the cell as well, which is read as
 // early, and the gradient that the layer above sends for the time step after: one __syncthreads
 // lies between its reading and theirs.
@@ -136,20 +138,22 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kLayer = kFirst ? 0 : 1;
     static constexpr int kLayers = kFirst && kLast ? 1 : 2;
     static constexpr int kInputGroups = kFirst ? L::kInputGroups : L::kForwardGroups;
-    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas; // of a group
-    static constexpr int kCellBytes = 32 * L::kHidden;             // float2 a thread
-    static constexpr int kInputGradientBytes = kCellBytes;         // the same
-    static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes;
+    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas;                // of a group
+    static constexpr int kCellBytes = 32 * L::kHidden;                            // float2 a thread
+    static constexpr int kInputGradientBytes = kCellBytes;                        // the same
+    static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes; // of one plane
     static constexpr int kCell = sizeof(typename L::Operand::Gates) * L::kThreads;
     static constexpr bool kCovers = kCell + kCellBytes + kInputGradientBytes == kGateGradientBytes;
     static constexpr int kPrevious = kCovers ? kGateGradientBytes : kCell + kCellBytes;
-    static constexpr int kInput = kPrevious + L::kTileBytes;
-    static constexpr int kSlotBytes = kInput + (kFirst ? L::kInputBytes : L::kTileBytes);
+    static_assert(kCovers || L::kPlanes * kGateGradientBytes <= kCell);
+    static constexpr int kInput = kPrevious + L::kPlanes * L::kTileBytes;
+    static constexpr int kInputPlane = kFirst ? L::kInputBytes : L::kTileBytes;
+    static constexpr int kSlotBytes = kInput + L::kPlanes * kInputPlane;
     static constexpr int kColumnBlocks = L::kHidden / (kFirst ? 16 : 8); // d(weights) of a warp
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
     // Backward's weights have registers beside forward's, and beside the head's numbers.
-    static constexpr bool kWeightsInAdvance = L::kBytes == 2;
+    static constexpr bool kWeightsInAdvance = L::kBytes * L::kPlanes == 2;
 };
 
 // Shared memory of the blocks of a cluster: the same in both, as each writes to the other's.
@@ -198,7 +202,7 @@ struct Thread {
     __device__ __forceinline__ bool has_arrived(int t) const {
         return barrier_test(full + 8 * t, full_phase >> t & 1);
     }
-    __device__ __forceinline__ void receive(int t, bool arrived) {
+    __device__ __forceinline__ void receive(int t, bool arrived = false) {
         if (!arrived) {
             barrier_wait(full + 8 * t, full_phase >> t & 1);
         }
@@ -257,13 +261,25 @@ struct alignas(16) PairPlace {
     __device__ __forceinline__ bool has_second() const { return (flags & kHasSecond) != 0; }
 };
 
-// fp16's loss scale before any overflow: d(loss)/dy is about 1 / B.
-__host__ __device__ inline float first_loss_scale(int batch) {
-    float scale = 8.0f;
-    while (scale < 8.0f * (float)batch) {
+// The loss scale before any overflow: d(loss)/dy is about 1 / B.
+template <class Op> __host__ __device__ float first_loss_scale(int batch) {
+    float scale = Op::kFirstScale;
+    while (Op::kScaled && scale < Op::kFirstScale * (float)batch) {
         scale *= 2.0f;
     }
     return scale;
+}
+
+// multiply(p, q) for the planes of two operands whose product counts: not of both low parts.
+template <int kPlanes, class Multiply>
+__device__ __forceinline__ void each_product(const Multiply &multiply) {
+#pragma unroll
+    for (int p = 0; p < kPlanes; ++p) {
+#pragma unroll
+        for (int q = 0; p + q < kPlanes; ++q) {
+            multiply(p, q);
+        }
+    }
 }
 
 // First element of each tensor in the concatenated parameters.

@@ -3,7 +3,8 @@
 //
 //   Pair         two neighbouring operands: one register of 16-bit numbers, or two of 32-bit ones
 //   Gates        i, f, g, o of a thread's two cells, for the backward pass
-//   pack_hidden  two numbers of h as a tile keeps them, kHiddenBytes each
+//   kPlanes      an operand is a sum of as many, each in a tile or in fragments of its own
+//   pack, pack_hidden  two numbers, or two of h as a tile keeps them: their part in a plane
 //   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
 #pragma once
 
@@ -92,11 +93,11 @@ __device__ __forceinline__ uint2 half_of_chunk(uint4 chunk, int s) {
 
 // ---- Operands
 template <class Op> struct Storage16 {
-    static constexpr int kBytes = 2, kHiddenBytes = 2;
+    static constexpr int kBytes = 2, kPlanes = 1;
     using Pair = uint32_t;
     using Gates = Fp16Gates;
-    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
-        return Op::pack(low, high);
+    static __device__ __forceinline__ Pair pack_hidden(float low, float high, int plane) {
+        return Op::pack(low, high, plane);
     }
     static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
         return half_of_chunk(chunk, s);
@@ -104,7 +105,8 @@ template <class Op> struct Storage16 {
 };
 struct Fp16 : FastActivations, Storage16<Fp16> {
     static constexpr bool kScaled = true; // gradients need a loss scale
-    static __device__ __forceinline__ Pair pack(float low, float high) {
+    static constexpr float kFirstScale = 8.0f;
+    static __device__ __forceinline__ Pair pack(float low, float high, int) {
         return pack_fp16(low, high);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
@@ -113,7 +115,8 @@ struct Fp16 : FastActivations, Storage16<Fp16> {
 };
 struct Bf16 : FastActivations, Storage16<Bf16> {
     static constexpr bool kScaled = false; // float's range
-    static __device__ __forceinline__ Pair pack(float low, float high) {
+    static constexpr float kFirstScale = 1.0f;
+    static __device__ __forceinline__ Pair pack(float low, float high, int) {
         return pack_bf16(low, high);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
@@ -121,15 +124,14 @@ struct Bf16 : FastActivations, Storage16<Bf16> {
     }
 };
 
-struct Storage32 {
-    static constexpr int kBytes = 4;
+struct Tf32 : FastActivations {
+    static constexpr int kBytes = 4, kPlanes = 1;
     static constexpr bool kScaled = false;
+    static constexpr float kFirstScale = 1.0f;
     using Pair = uint2;
-};
-struct Tf32 : FastActivations, Storage32 {
-    static constexpr int kHiddenBytes = 2; // as fp16, which has TF32's mantissa, for |h| < 1
     using Gates = Fp16Gates;
-    static __device__ __forceinline__ uint32_t pack_hidden(float low, float high) {
+    // h as fp16, which has TF32's mantissa, for |h| < 1.
+    static __device__ __forceinline__ uint32_t pack_hidden(float low, float high, int) {
         return pack_fp16(low, high);
     }
     // Two numbers of h.
@@ -140,40 +142,31 @@ struct Tf32 : FastActivations, Storage32 {
     static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
         return widen(s == 0 ? chunk.x : s == 1 ? chunk.y : s == 2 ? chunk.z : chunk.w);
     }
-    static __device__ __forceinline__ Pair pack(float low, float high) {
+    static __device__ __forceinline__ Pair pack(float low, float high, int) {
         return make_uint2(round_tf32(low), round_tf32(high));
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_tf32(c, a, b0, b1);
     }
 };
-// v = high + low with 11 and 13 bits, of which a TF32 product takes 11: three of them give the
-// product of two float32 but for 2^-21 of it.
-struct Fp32 : ExactActivations, Storage32 {
-    static constexpr int kHiddenBytes = 4;
+// v = high + low, two numbers of fp16 that hold 22 bits, each in a plane of its own: three products
+// give that of two float32 but for 2^-21 of it, at half the cost of three TF32 products. Low parts
+// end at 2^-25, fp16's smallest, so gradients have a scale that keeps theirs far above.
+struct Fp32 : ExactActivations, Storage16<Fp32> {
+    static constexpr int kPlanes = 2;
+    static constexpr bool kScaled = true;
+    static constexpr float kFirstScale = 64.0f;
     using Gates = Fp32Gates;
-    static __device__ __forceinline__ Pair pack_hidden(float low, float high) {
-        return pack(low, high);
-    }
-    static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
-        return half_of_chunk(chunk, s);
-    }
-    static __device__ __forceinline__ Pair pack(float low, float high) {
-        return make_uint2(__float_as_uint(low), __float_as_uint(high));
-    }
-    static __device__ __forceinline__ uint32_t low_part(uint32_t v, uint32_t high) {
-        return __float_as_uint(__uint_as_float(v) - __uint_as_float(high));
+    static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
+        const uint32_t pair = pack_fp16(low, high);
+        if (plane == 0) {
+            return pair;
+        }
+        const float2 v = unpack_fp16(pair);
+        return pack_fp16(low - v.x, high - v.y);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
-        constexpr uint32_t kHigh = 0xffffe000u;
-        // The parts of weights are made anew, for they do not fit in registers.
-        const uint4 high = and_each<kHigh>(a);
-        const uint4 low = make_uint4(low_part(a.x, high.x), low_part(a.y, high.y),
-                                     low_part(a.z, high.z), low_part(a.w, high.w));
-        const uint32_t high0 = b0 & kHigh, high1 = b1 & kHigh;
-        mma_tf32(c, low, high0, high1);
-        mma_tf32(c, high, low_part(b0, high0), low_part(b1, high1));
-        mma_tf32(c, high, high0, high1);
+        mma_fp16(c, a, b0, b1);
     }
 };
 

@@ -55,14 +55,6 @@ __device__ __forceinline__ uint32_t round_tf32(float v) {
     asm("cvt.rna.tf32.f32 %0,%1;" : "=r"(r) : "f"(v));
     return r;
 }
-// Volatile: made anew each time, not held in registers.
-template <uint32_t kMask> __device__ __forceinline__ uint4 and_each(uint4 a) {
-    uint4 r;
-    asm volatile("and.b32 %0,%4,%8;\nand.b32 %1,%5,%8;\nand.b32 %2,%6,%8;\nand.b32 %3,%7,%8;"
-                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-                 : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "n"(kMask));
-    return r;
-}
 
 // ---- Products by a warp: c[16x8] += a[16xk] b[kx8], k = 16 operands of 16 bits or 8 of 32
 // -----------

@@ -66,7 +66,8 @@ template <class L> __device__ PairPlace pair_place(int number, int features) {
     const int column = 8 * block + pair_column;
     const ParameterOffsets at = layer_offsets(layer, features, L::kHidden);
     place.parameter = (recurrent ? at.recurrent : at.input) + matrix_row * L::kHidden + column;
-    place.forward = L::kInputPartWords + (layer == 0 ? 0 : L::kPartWords * (recurrent ? 2 : 1)) +
+    const int part = layer == 0 ? 0 : recurrent ? 2 : 1; // after x's
+    place.forward = L::kPlanes * (L::kInputPartWords + part * L::kPartWords) +
                     word(L::kForwardGroups, L::kHiddenMmas,
                          FragmentPlace<L::kHiddenMmas>(column * L::kBytes / 4));
     // Transposed: row = column of W, k = 4 unit + gate, so the columns of a pair go to two rows.
@@ -75,7 +76,8 @@ template <class L> __device__ PairPlace pair_place(int number, int features) {
     const int to = (((column >> 3) * L::kBackwardGroups + from.group) * 2 + from.mma) * 32 +
                    4 * (column & 7) + from.q;
     place.backward =
-        (layer * 2 * L::kPartWords + to * 4 + (recurrent ? 0 : 1) + 2 * from.half) * in_word +
+        (layer * L::kPlanes * 2 * L::kPartWords + to * 4 + (recurrent ? 0 : 1) + 2 * from.half) *
+            in_word +
         k % in_word;
     return place;
 }
@@ -108,23 +110,33 @@ __device__ __forceinline__ void pack_pair(const ModelState &model, const PairPla
                                           float first, float second) {
     using Op = typename L::Operand;
     const float half = place.flags & PairPlace::kHalved ? 0.5f : 1.0f; // see sigmoid_of_double
-    const auto halved = Op::pack(first * half, second * half);
+    const bool of_input = place.backward < 0;
 #pragma unroll
-    for (int e = 0; e < L::kBytes / 2; ++e) {
-        model.forward_weights[place.forward + 2 * e] = word_of(halved, e);
+    for (int p = 0; p < L::kPlanes; ++p) {
+        const auto halved = Op::pack(first * half, second * half, p);
+        uint32_t *const words = model.forward_weights + place.forward +
+                                p * (of_input ? L::kInputPartWords : L::kPartWords);
+#pragma unroll
+        for (int e = 0; e < L::kBytes / 2; ++e) {
+            words[2 * e] = word_of(halved, e);
+        }
     }
-    if (place.backward < 0) {
+    if (of_input) {
         return;
     }
-    const auto both = Op::pack(first, second);
-    if constexpr (L::kBytes == 2) {
-        uint16_t *const elements = (uint16_t *)model.backward_weights + place.backward;
-        elements[0] = (uint16_t)both;
-        elements[32] = (uint16_t)(both >> 16);
-    } else {
-        uint32_t *const elements = model.backward_weights + place.backward;
-        elements[0] = word_of(both, 0);
-        elements[16] = word_of(both, 1);
+#pragma unroll
+    for (int p = 0; p < L::kPlanes; ++p) {
+        const auto both = Op::pack(first, second, p);
+        uint32_t *const plane = model.backward_weights + p * 2 * L::kPartWords;
+        if constexpr (L::kBytes == 2) {
+            uint16_t *const elements = (uint16_t *)plane + place.backward;
+            elements[0] = (uint16_t)both;
+            elements[32] = (uint16_t)(both >> 16);
+        } else {
+            uint32_t *const elements = plane + place.backward;
+            elements[0] = word_of(both, 0);
+            elements[16] = word_of(both, 1);
+        }
     }
 }
 

@@ -287,12 +287,16 @@ TEST(LstmTrainEmulated, a_step_that_overflows_is_skipped) {
     const Device device(4);
     reference::Problem problem(narrow, 40);
     problem.targets.assign(problem.targets.size(), 1e9f); // gradients beyond fp16's range
-    Training training(problem, options_of(narrow, 20), RP_LSTM_FP16);
-    const Floats before = training.parameters;
-    ASSERT_NO_FATAL_FAILURE(training.run(0, 2));
-    EXPECT_EQ(training.parameters, before);
-    EXPECT_EQ(training.scale[2], 2.0f);
-    EXPECT_EQ(training.scale[0], 256.0f / 4); // the first, halved twice
+    for (const auto precision : {RP_LSTM_FP16, RP_LSTM_FP32}) {
+        Training training(problem, options_of(narrow, 20), precision);
+        const Floats before = training.parameters;
+        ASSERT_NO_FATAL_FAILURE(training.run(0, 2));
+        EXPECT_EQ(training.parameters, before);
+        EXPECT_EQ(training.scale[2], 2.0f);
+        const rp_lstm_train_shape shape = {1,  narrow.features, 1, narrow.hidden, narrow.layers,
+                                           20, precision};
+        EXPECT_EQ(training.scale[0], rp_lstm_train_first_scale(&shape) / 4); // halved twice
+    }
 }
 
 } // namespace

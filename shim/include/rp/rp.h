@@ -194,7 +194,7 @@ typedef struct rp_progress {
     int64_t epoch;           /* complete epochs done */
     int64_t samples;         /* trained since the start of training */
     double loss;             /* mean over the samples of the current (or just completed) epoch */
-    int64_t skipped_steps;   /* fp16 overflow: the loss scale was halved, the weights kept */
+    int64_t skipped_steps;   /* overflow: the loss scale was halved, the weights kept */
     int64_t peak_memory;     /* bytes of GPU memory (or of resident memory on the CPU) */
 } rp_progress;
 

@@ -63,9 +63,6 @@ inline uint32_t pack_bf16(float low, float high) {
 inline uint32_t round_tf32(float v) { // to the nearest, ties away from zero
     return (__float_as_uint(v) + 0x1000) & 0xffffe000;
 }
-template <uint32_t kMask> uint4 and_each(uint4 a) {
-    return {a.x & kMask, a.y & kMask, a.z & kMask, a.w & kMask};
-}
 
 // ---- Products by a warp -------------------------------------------------------------------------
 struct Fragments {
