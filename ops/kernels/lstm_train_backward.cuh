@@ -35,15 +35,22 @@ __device__ __forceinline__ void load_backward_weights(BackwardWeights<R> &w, con
 
 // Brings slots back from where forward_segment has offloaded them, last first, as backward reads
 // them: by one thread; each of `chunks` completes a phase of its barrier, a short segment's too.
+// `cells`, two numbers of each thread, come to `to` with the slots that are read first.
 template <class R>
 __device__ __forceinline__ void fetch_slots(const Thread &th, int chunks, int count,
-                                            const uint8_t *offloaded) {
+                                            const uint8_t *offloaded, float2 (*to)[R::kThreads],
+                                            const float2 *cells) {
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
         const int first = chunk * kChunk, slots = min(count - first, kChunk);
         const int at = first * R::kSlotBytes, bytes = max(slots, 0) * R::kSlotBytes;
-        barrier_expect(th.fetched + 8 * chunk, bytes);
+        const uint32_t barrier = th.fetched + 8 * chunk;
+        const bool with_cells = cells && first < count && count <= first + kChunk;
+        barrier_expect(barrier, bytes + (with_cells ? 2 * sizeof *to : 0));
+        if (with_cells) {
+            bulk_load(shared_address(to), cells, 2 * sizeof *to, barrier);
+        }
         if (bytes > 0) {
-            bulk_load(th.slots + at, offloaded + at, bytes, th.fetched + 8 * chunk);
+            bulk_load(th.slots + at, offloaded + at, bytes, barrier);
         }
     }
 }
@@ -85,10 +92,12 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
     typename Op::Gates gates;
     float2 previous_cell;
-    auto load = [&](int t) {
-        if (kFetched && (t % kChunk == kChunk - 1 || t == segment.count - 1)) {
+    auto wait_fetched = [&](int t) {
+        if (kFetched) {
             barrier_wait(th.fetched + t / kChunk * 8, parity);
         }
+    };
+    auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         gates.load(slot, th.id, R::kThreads);
         previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
@@ -120,9 +129,11 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         state.dh[1] = fmaf(dx.y, kept.factor(1, t), state.dh[1]);
     };
 
+    wait_fetched(segment.count - 1);
     load(segment.count - 1);
     coefficients(top);
     if (segment.count > 1) {
+        wait_fetched(segment.count - 2);
         load(segment.count - 2);
     }
     __syncthreads(); // every thread has read the gates that d(gates) of two slots overwrite
@@ -156,6 +167,9 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
                 state.bias[k] += d[0][k] + d[1][k];
             }
             break;
+        }
+        if (t > 1 && (unsigned)t % kChunk == 1) { // here, where it does not hold up the loads below
+            wait_fetched(t - 2);
         }
         __syncthreads(); // d(gates) of all units are in the slot
         const bool receives = R::kReceivesGradient && t > 0;

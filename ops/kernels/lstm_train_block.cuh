@@ -56,7 +56,9 @@ template <class L> struct BlockShared {
     int ends[2][kTilesAhead][kRows];
     float targets[2][kTilesAhead][kRows];
     uint64_t next_keep[2][L::kThreads]; // KeepBits.row of the next step's first tile
-    float2 last_tile[3][L::kThreads];   // the first three of CellScratch, of the last tile
+    // Of the tile at hand: in the head the first three of CellScratch, then the first two, or its
+    // mask.
+    alignas(16) float2 tile_cells[3][L::kThreads];
     LossScale scale;
     float first_scale;
     Adam adam;
@@ -168,13 +170,18 @@ template <class R> struct Trainer {
                 .cells)[((tile * R::kLayers + R::kLayer) * kCellScratch + what) * R::kThreads +
                         th.id];
     }
-    __device__ __forceinline__ uint64_t &keep_scratch(const Thread &th, int tile, int e) const {
-        return reinterpret_cast<uint64_t &>(scratch(th, tile, CellScratch(kKeepCells + e)));
+    // Rows of the mask of the launch's step `index`, drawn in the step before.
+    static __device__ __forceinline__ CellScratch keep_cells(int index) {
+        return CellScratch(kKeepCells + 2 * (index & 1));
+    }
+    __device__ __forceinline__ uint64_t &keep_scratch(const Thread &th, int tile, int index,
+                                                      int e) const {
+        return reinterpret_cast<uint64_t &>(scratch(th, tile, CellScratch(keep_cells(index) + e)));
     }
     // The same for the last tile of the step, in shared memory.
     __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
                                                     CellScratch what) const {
-        return last ? shared.last_tile[what][th.id] : scratch(th, tile, what);
+        return last ? shared.tile_cells[what][th.id] : scratch(th, tile, what);
     }
 
     __device__ __forceinline__ bool drops() const {
@@ -193,21 +200,11 @@ template <class R> struct Trainer {
         }
         return keep;
     }
-    __device__ __forceinline__ KeepBits keep_bits(const Thread &th, int index, int tile) const {
+    // The mask of which row(e) has been drawn.
+    template <class Row> __device__ __forceinline__ KeepBits keep_bits(const Row &row) const {
         KeepBits keep = {{~0ull, ~0ull}, 1.0f};
         if (drops()) {
-            keep.row[0] = keep_row(th, index, tile, 0);
-            keep.row[1] = keep_row(th, index, tile, 1);
-            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
-        }
-        return keep;
-    }
-    __device__ __forceinline__ KeepBits kept_bits(const Thread &th) const {
-        KeepBits keep = {{~0ull, ~0ull}, 1.0f};
-        if (drops()) {
-            keep.row[0] = shared.next_keep[0][th.id];
-            keep.row[1] = shared.next_keep[1][th.id];
-            keep.scale = rp_dropout_scale(rp_dropout_threshold(p().dropout));
+            keep = {{row(0), row(1)}, rp_dropout_scale(rp_dropout_threshold(p().dropout))};
         }
         return keep;
     }
@@ -268,9 +265,19 @@ template <class R> struct Trainer {
             return;
         }
         find_windows(th, batch, 0, R::kLayers - 1);
-        if (drops()) {
-            shared.next_keep[0][th.id] = keep_row(th, batch.index, cluster(), 0);
-            shared.next_keep[1][th.id] = keep_row(th, batch.index, cluster(), 1);
+        const int tiles = drops() ? batch.tiles_of(cluster()) : 0;
+#pragma unroll 1
+        for (int k = 0; k < tiles; ++k) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                const uint64_t row = keep_row(th, batch.index, tile(k), e);
+                if (k == 0) {
+                    shared.next_keep[e][th.id] = row;
+                }
+                if (tiles > 1) {
+                    keep_scratch(th, tile(k), batch.index, e) = row;
+                }
+            }
         }
     }
 };

@@ -48,7 +48,7 @@ template <class R> __device__ __forceinline__ void leave_piece() {
 }
 
 // Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
-// ahead, gathers x and draws the mask before it waits for the layer above.
+// ahead, gathers x before it waits for the layer above.
 template <class R>
 __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th, int k, int index,
                                             KeepBits &keep) {
@@ -60,10 +60,11 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th
         __syncthreads(); // the windows, for the whole block
     }
     if (R::kFirst) {
-        trainer.load_input(th, batch.index, k, trainer.segment(index));
-        if (index == 0) {
-            keep = trainer.keep_bits(th, batch.index, trainer.tile(k));
+        if (index == 0) { // first: both arrive together
+            keep = trainer.keep_bits(
+                [&](int e) { return trainer.keep_scratch(th, trainer.tile(k), batch.index, e); });
         }
+        trainer.load_input(th, batch.index, k, trainer.segment(index));
     }
     leave_piece<R>();
 }
@@ -99,14 +100,9 @@ __device__ __forceinline__ void load_weights(BackwardWeights<R> &weights, const 
 // What the head needs of a tile whose forward pass is done.
 template <class R>
 __device__ __forceinline__ void finish_tile(const Trainer<R> &trainer, const Thread &th, int k,
-                                            bool last, const KeepBits &keep,
-                                            const float (&hidden)[2]) {
+                                            bool last, const float (&hidden)[2]) {
     const Batch batch = trainer.shared.batch;
     const int tile = trainer.tile(k);
-    if (!last && trainer.drops()) {
-        trainer.keep_scratch(th, tile, 0) = keep.row[0];
-        trainer.keep_scratch(th, tile, 1) = keep.row[1];
-    }
     if (R::kLast) {
         const float *targets =
             trainer.shared.targets[batch.index & 1][k % kTilesAhead] + 2 * th.q();
@@ -140,7 +136,7 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
             }
         }
         th.id = computed_here(th.id); // not held beside the weights
-        finish_tile<R>(trainer, th, k, last, keep, hidden);
+        finish_tile<R>(trainer, th, k, last, hidden);
     }
     if (R::kLast) {
         publish_statistics(th, trainer.shared.head, trainer.shared.batch.stamp,
@@ -193,8 +189,14 @@ __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thr
     __syncthreads(); // the block has read the slots
     if (th.id == 0) {
         ++trainer.shared.fetches;
+        const float2 *cells = nullptr; // not between segments
+        if (index + 1 == trainer.launch.plan.segments) {
+            cells = &trainer.scratch({}, trainer.tile(k),
+                                     R::kLast ? kHiddenCells
+                                              : trainer.keep_cells(trainer.shared.batch.index));
+        }
         fetch_slots<R>(th, trainer.chunks(), trainer.segment(index).count,
-                       trainer.offloaded(k, index));
+                       trainer.offloaded(k, index), trainer.shared.tile_cells, cells);
     }
 }
 
@@ -207,16 +209,17 @@ __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thr
     if (R::kWeightsInAdvance) {
         load_weights(weights, trainer, th); // they arrive while the blocks meet
     }
-    if (index + 1 == trainer.launch.plan.segments && trainer.drops()) {
-        keep.row[0] = trainer.keep_scratch(th, trainer.tile(k), 0);
-        keep.row[1] = trainer.keep_scratch(th, trainer.tile(k), 1);
-    }
     __syncthreads(); // thread 0 has counted
     const uint32_t parity = (trainer.shared.fetches - 1) & 1;
-    // Backward waits for the segment's chunks, unless gradients from above lie in the slots.
+    // Backward waits for the others of the segment, unless gradients from above lie in the slots.
     const bool now = R::kCovers && R::kReceivesGradient;
     const int of_segment = (trainer.segment(index).count + kChunk - 1) / kChunk;
-    wait_fetched(th, now ? 0 : of_segment, trainer.chunks(), parity);
+    wait_fetched(th, now ? 0 : of_segment - 1, trainer.chunks(), parity);
+    if (R::kFirst && !R::kLast && index + 1 == trainer.launch.plan.segments) {
+        keep = trainer.keep_bits([&](int e) {
+            return reinterpret_cast<const uint64_t &>(trainer.shared.tile_cells[e][th.id]);
+        });
+    }
     leave_piece<R>();
     return parity;
 }
@@ -224,7 +227,7 @@ __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thr
 // Where backward enters a piece: from the head, or from the segment after it.
 template <class R>
 __device__ __forceinline__ BackwardState enter_backward(const Trainer<R> &trainer, const Thread &th,
-                                                        int tile, bool top, bool last) {
+                                                        int tile, bool top) {
     BackwardState state = {};
     if (!top) {
         const float2 dh = trainer.scratch(th, tile, kGradientCells);
@@ -232,8 +235,8 @@ __device__ __forceinline__ BackwardState enter_backward(const Trainer<R> &traine
         const float2 cell = trainer.scratch(th, tile, kStateCells);
         state = {{dh.x, dh.y}, {dc.x, dc.y}, {cell.x, cell.y}, {}};
     } else if (R::kLast) {
-        const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
-        const float2 z = trainer.head_scratch(th, tile, last, kHeadCells);
+        const float2 h = trainer.shared.tile_cells[kHiddenCells][th.id];
+        const float2 z = trainer.shared.tile_cells[kHeadCells][th.id];
         const float hidden[2] = {h.x, h.y}, dz[2] = {z.x, z.y};
         head_gradient(th, trainer.shared.head, trainer.shared.batch, tile, hidden, dz,
                       trainer.shared.scale.scale, state.dh);
@@ -256,11 +259,11 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         const int tile = computed_here(trainer.tile(k));
         const Segment segment = trainer.segment(index);
         const bool top = index + 1 == segments;
-        BackwardState state = enter_backward<R>(trainer, th, tile, top, k + 1 == tiles);
         uint32_t parity = 0;
         if (fetched) {
             parity = reenter_piece<R>(trainer, th, k, index, keep, weights);
         }
+        BackwardState state = enter_backward<R>(trainer, th, tile, top);
         if (!R::kWeightsInAdvance) {
             load_weights(weights, trainer, th);
         }
@@ -362,7 +365,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         th.id = computed_here(th.id);
         const int tiles = shared.batch.tiles_of(trainer.cluster());
         if (tiles > 0) {
-            KeepBits keep = trainer.kept_bits(th);
+            KeepBits keep = trainer.keep_bits([&](int e) { return shared.next_keep[e][th.id]; });
             forward_pass<R>(trainer, th, tiles, keep);
             if (R::kFirst && !R::kLast) {
                 // While the layer above is at its head.

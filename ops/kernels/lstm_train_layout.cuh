@@ -35,8 +35,8 @@ enum CellScratch {
     kHiddenCells,
     kHeadCells,
     kTargetCells,
-    kKeepCells, // and the next: KeepBits.row
-    kGradientCells = kKeepCells + 2,
+    kKeepCells, // and the next: KeepBits.row; then the same of the step after
+    kGradientCells = kKeepCells + 4,
     kCarryCells,
     kStateCells,
     kCellScratch
