@@ -79,9 +79,9 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     constexpr int kGroups = R::kBackwardGroups;
     constexpr int kUnitBytes = 4 * R::kBytes; // of a unit's d(gates) in one row
     const int row0 = 2 * th.q(), place = th.unit() * kUnitBytes;
-    const uint32_t store0 = place / kGateRow * kGatePart + row0 * kGateRow +
-                            ((place % kGateRow >> 4 ^ gate_swizzle(row0)) << 4) + place % 16;
-    const uint32_t fragment = th.g() * kGateRow + ((th.q() ^ gate_swizzle(th.g())) << 4);
+    const uint32_t store0 = place / kGateRow * kGatePart +
+                            chunk_place<kGateRow>(row0, place % kGateRow >> 4) + place % 16;
+    const uint32_t fragment = chunk_place<kGateRow>(th.g(), th.q());
     constexpr int kGradientStride = SharedPlan<typename R::L>::kGradientStride;
     const uint32_t below =
         R::kSendsGradient ? address_in_block(th.input_gradient, 0) + th.id * 8 : 0;
@@ -153,7 +153,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             d[e][2] = dc * to_g[e];
             d[e][3] = state.dh[e] * to_o[e];
             state.dc[e] = dc * forget[e];
-            const uint32_t row = e ? ((slot + store0) ^ R::kOddRow) + kGateRow : slot + store0;
+            const uint32_t row = (slot + store0) ^ (e ? kOddRow<kGateRow> : 0);
 #pragma unroll
             for (int p = 0; p < R::kPlanes; ++p) {
                 store_pairs(row + p * R::kGateGradientBytes, Op::pack(d[e][0], d[e][1], p),
@@ -183,10 +183,10 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             for (int p = 0; p < R::kPlanes; ++p) {
 #pragma unroll
                 for (int j = 0; j < kPart; ++j) {
-                    const int group = part * kPart + j; // of 4 in a row
-                    b[part & 1][p][j] = load_shared16(
-                        ((slot + fragment) ^ (group & 1) << 6) + p * R::kGateGradientBytes +
-                        (group >> 2) * kGatePart + (group >> 1 & 1) * 128);
+                    const int group = part * kPart + j; // of 2 in a row
+                    b[part & 1][p][j] =
+                        load_shared16(((slot + fragment) ^ (group & 1) << 6) +
+                                      p * R::kGateGradientBytes + (group >> 1) * kGatePart);
                 }
             }
         };
@@ -268,174 +268,6 @@ __device__ __forceinline__ void store_bias_gradient(const Thread &th, const Back
     const float sum =
         (high ? pair[1] : pair[0]) + __shfl_xor_sync(~0u, high ? pair[0] : pair[1], 2);
     store_or_add(bias + th.id, sum, adds);
-}
-
-// The operands of d(W) for one mma depth after another: multiply(a [planes][4 m], b [planes]
-// [blocks], x [planes][2 blocks]). Bases are those of chunk 0 of this lane's row; the chunk's
-// number is XORed in, as slots begin on 256 bytes.
-template <class R, class Multiply>
-__device__ __forceinline__ void weight_products(const Thread &th, int count, int row_group,
-                                                int side, int first_block, bool has_input,
-                                                const Multiply &multiply) {
-    constexpr int kPlanes = R::kPlanes, kBlocks = R::kColumnBlocks;
-    const uint32_t column_tile = th.slots + (R::kFirst || side ? R::kPrevious : R::kInput);
-    const uint32_t x_tile = th.slots + R::kInput;
-    const int gate_place = row_group * 64 * R::kBytes;
-    const uint32_t gate_tile = th.slots + gate_place / kGateRow * kGatePart + gate_place % kGateRow;
-    if constexpr (R::kBytes == 2) {
-        const int matrix = th.lane() >> 3, row = th.lane() & 7;
-        const uint32_t gates =
-            gate_tile + row * kGateRow + (((matrix & 1) ^ gate_swizzle(row)) << 4);
-        const uint32_t columns = column_tile + row * R::kTileRow +
-                                 (((first_block | matrix >> 1) ^ R::swizzle(row)) << 4);
-        const uint32_t x_columns = x_tile + row * 64 + ((2 * side + (matrix >> 1)) << 4);
-        // Time steps t and t + 1, or t alone and zeros.
-        const auto two_time_steps = [&](int t, auto alone) {
-            constexpr bool kAlone = decltype(alone)::value;
-            const uint32_t a_slot = (t + (kAlone ? 0 : matrix >> 1)) * R::kSlotBytes;
-            const uint32_t b_slot = (t + (kAlone ? 0 : matrix & 1)) * R::kSlotBytes;
-            uint4 a[kPlanes][4];
-            uint32_t b[kPlanes][kBlocks][2], x[kPlanes][2][2], v[4];
-#pragma unroll
-            for (int p = 0; p < kPlanes; ++p) {
-#pragma unroll
-                for (int n = 0; n < kBlocks; n += 2) {
-                    load_matrix_transposed(((columns + b_slot) ^ n << 4) + p * R::kTileBytes, v);
-                    b[p][n][0] = v[0], b[p][n][1] = v[1];
-                    b[p][n + 1][0] = v[2], b[p][n + 1][1] = v[3];
-                }
-#pragma unroll
-                for (int m = 0; m < 4; ++m) {
-                    load_matrix_transposed(((gates + a_slot) ^ m << 5) + p * R::kGateGradientBytes,
-                                           v);
-                    a[p][m] = make_uint4(v[0], v[1], kAlone ? 0 : v[2], kAlone ? 0 : v[3]);
-                }
-                if (has_input) {
-                    load_matrix_transposed(x_columns + b_slot + p * R::kInputBytes, v);
-                    x[p][0][0] = v[0], x[p][0][1] = v[1], x[p][1][0] = v[2], x[p][1][1] = v[3];
-                }
-            }
-            multiply(a, b, x);
-        };
-#pragma unroll(2 / kPlanes)
-        for (int t = 0; t + 1 < count; t += 2) {
-            two_time_steps(t, std::false_type());
-        }
-        if (count & 1) {
-            two_time_steps(count - 1, std::true_type());
-        }
-    } else {
-        // The lane's batch rows are 2q and 2q + 1; its columns are g of 8, in two chunks. h has 2
-        // bytes a number: four blocks' rows, a chunk each, for ldmatrix.
-        const int row = 2 * th.q();
-        const uint32_t in_chunk = (th.g() & 3) * 4, chunk = th.g() >> 2;
-        const uint32_t gates =
-            gate_tile + row * kGateRow + ((chunk ^ gate_swizzle(row)) << 4) + in_chunk;
-        const uint32_t x_columns = x_tile + side * 512 + row * 64 + th.g() * 4;
-        const int tile_row = th.lane() & 7, tile_block = th.lane() >> 3;
-        const uint32_t columns = column_tile + tile_row * R::kTileRow +
-                                 (((first_block | tile_block) ^ R::swizzle(tile_row)) << 4);
-        static_assert(kPlanes == 1 && kBlocks % 2 == 0);
-#pragma unroll 1
-        for (int t = 0; t < count; ++t) {
-            const uint32_t slot = t * R::kSlotBytes;
-            uint4 a[1][4];
-            uint32_t b[1][kBlocks][2], x[1][2][2];
-#pragma unroll
-            for (int n = 0; n < kBlocks; n += 4) {
-                uint32_t v[4];
-                load_matrix_transposed((columns + slot) ^ n << 4, v);
-#pragma unroll
-                for (int k = 0; k < 4 && n + k < kBlocks; ++k) {
-                    const uint2 rows = R::Operand::widen(v[k]);
-                    b[0][n + k][0] = rows.x, b[0][n + k][1] = rows.y;
-                }
-            }
-#pragma unroll
-            for (int m = 0; m < 4; ++m) {
-                const uint32_t address = (gates + slot) ^ m << 6;
-                a[0][m] = make_uint4(load_shared4(address), load_shared4(address ^ 32),
-                                     load_shared4((address ^ R::kOddRow) + kGateRow),
-                                     load_shared4((address ^ R::kOddRow ^ 32) + kGateRow));
-            }
-            if (has_input) {
-#pragma unroll
-                for (int n = 0; n < 2; ++n) {
-                    x[0][n][0] = load_shared4(x_columns + slot + n * 32);
-                    x[0][n][1] = load_shared4(x_columns + slot + n * 32 + 64);
-                }
-            }
-            multiply(a, b, x);
-        }
-    }
-}
-
-// d(W) [4H][columns] = sum over the segment's time steps and rows of d(gates)^T [x | h(t-1)], by
-// mma with k = 8 rows of one time step, or of two with 16-bit operands; to the block's `partial` in
-// fragment order. `adds` to what its pieces before have left there. multiplied() is called when the
-// warp has read the slots. fp16: when a number in it is not finite, *overflow = stamp.
-template <class R, class Multiplied>
-__device__ __forceinline__ void weight_gradient(Thread th, int count, int features, bool adds,
-                                                float2 *partial, unsigned *overflow, unsigned stamp,
-                                                const Multiplied &multiplied) {
-    using Op = typename R::Operand;
-    th.id = computed_here(th.id);
-    constexpr int kBlocks = R::kColumnBlocks;
-    const int row_group = th.warp() >> 1, side = th.warp() & 1;
-    const int inputs = R::kFirst ? R::input_blocks(features) : R::kHidden / 8;
-    // Block c of 8 columns: [row group][16 rows][lane][2]. Layer 0: x, h; then layer 1: input, h.
-    constexpr int kRowTile = 64, kColumnBlock = 4 * R::kRowGroups * kRowTile; // in float2
-    partial += row_group * 4 * kRowTile + th.lane() * 2;
-    const auto store = [&](int block, int m, const float(&v)[4]) {
-        store_or_add((float4 *)(partial + block * kColumnBlock + m * kRowTile),
-                     make_float4(v[0], v[1], v[2], v[3]), adds);
-    };
-    // An upper layer's even warps take the input's columns, its odd ones h(t-1)'s.
-    const int first_block = R::kFirst ? side * kBlocks : 0;
-    const bool has_input = R::kFirst && 2 * side < inputs;
-    float sum[4][kBlocks][4] = {}, input_sum[R::kFirst ? 4 : 1][2][4] = {};
-    weight_products<R>(th, count, row_group, side, first_block, has_input,
-                       [&](const auto &a, const auto &b, const auto &x) {
-                           each_product<R::kPlanes>([&](int p, int q) {
-#pragma unroll
-                               for (int m = 0; m < 4; ++m) {
-#pragma unroll
-                                   for (int n = 0; n < kBlocks; ++n) {
-                                       Op::mma(sum[m][n], a[p][m], b[q][n][0], b[q][n][1]);
-                                   }
-#pragma unroll
-                                   for (int n = 0; R::kFirst && n < 2; ++n) {
-                                       if (has_input) {
-                                           Op::mma(input_sum[R::kFirst ? m : 0][n], a[p][m],
-                                                   x[q][n][0], x[q][n][1]);
-                                       }
-                                   }
-                               }
-                           });
-                       });
-    multiplied();
-
-    const int before = R::kFirst ? inputs : R::input_blocks(features) + R::kHidden / 8;
-    const int block = before + first_block + (R::kFirst ? 0 : side * inputs);
-    float finite = 0.0f; // 0 * v is NaN when v is not finite
-#pragma unroll
-    for (int m = 0; m < 4; ++m) {
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-            store(block + n, m, sum[m][n]);
-        }
-#pragma unroll
-        for (int n = 0; R::kFirst && n < 2; ++n) {
-            if (2 * side + n < inputs) {
-                store(2 * side + n, m, input_sum[R::kFirst ? m : 0][n]);
-            }
-        }
-        finite = fmaf(sum[m][0][0], 0.0f, fmaf(sum[m][0][2], 0.0f, finite));
-    }
-    // An operand that is not finite makes all columns of its row so: one is enough.
-    if (Op::kScaled && finite != 0.0f) {
-        __stcg(overflow, stamp);
-    }
 }
 
 } // namespace rp_lstm

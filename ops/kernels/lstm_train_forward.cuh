@@ -76,16 +76,15 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
     constexpr int kPlanes = R::kPlanes, kBytes = 2, kChunk = 16 / kBytes; // of h in 16 bytes
-    // Slots begin on 256 bytes, so that an XOR with the chunk's number works on whole addresses.
+    // Tiles begin on multiples of their size, so that an XOR works on whole addresses.
     const int row0 = 2 * th.q();
     const int chunk = th.unit() / kChunk;
-    const uint32_t store0 =
-        row0 * R::kTileRow + ((chunk ^ R::swizzle(row0)) << 4) + th.unit() % kChunk * kBytes;
+    const uint32_t store0 = chunk_place<R::kTileRow>(row0, chunk) + th.unit() % kChunk * kBytes;
     const int pair_row = row0 + (th.g() & 1); // even units send row 2q, odd ones row 2q + 1
-    const uint32_t send_offset = pair_row * R::kTileRow + ((chunk ^ R::swizzle(pair_row)) << 4) +
-                                 th.unit() % kChunk / 2 * (2 * kBytes);
-    const uint32_t fragment = th.g() * R::kTileRow + ((th.q() ^ R::swizzle(th.g())) << 4);
-    const uint32_t input_fragment = th.g() * 64 + th.q() * 16;
+    const uint32_t send_offset =
+        chunk_place<R::kTileRow>(pair_row, chunk) + th.unit() % kChunk / 2 * (2 * kBytes);
+    const uint32_t fragment = chunk_place<R::kTileRow>(th.g(), th.q());
+    const uint32_t input_fragment = R::kBytes == 2 ? fragment : th.g() * 64 + th.q() * 16;
     // The layer above keeps its slots at the same distance from its own first one.
     using Above = Role<typename R::L, false, true>;
     const uint32_t above = R::kLast ? 0 : address_in_block(th.slots, 1) + Above::kInput;
@@ -108,9 +107,10 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         if (R::kFirst) {
 #pragma unroll
             for (int j = 0; j < kPlanes * kInputGroups; ++j) {
-                const int group = j % kInputGroups;
+                const int plane = j / kInputGroups, group = j % kInputGroups;
                 if (group == 0 || features > 2 * group * R::kDepth) {
-                    input[j / kInputGroups][group] = load_shared16(slot + input_fragment + j * 512);
+                    input[plane][group] =
+                        load_shared16(slot + input_fragment + plane * R::kInputBytes + group * 512);
                 }
             }
         } else {
@@ -200,7 +200,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         const uint32_t place = th.slots + t * R::kSlotBytes + R::kPrevious + store0;
 #pragma unroll
         for (int p = 0; p < kPlanes; ++p) {
-            store_apart(place + p * R::kTileBytes, R::odd_row(place) + p * R::kTileBytes,
+            store_apart(place + p * R::kTileBytes, (place ^ kOddRow<R::kTileRow>)+p * R::kTileBytes,
                         Op::pack_hidden(hidden[0], hidden[1], p));
         }
     };
@@ -271,12 +271,12 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
     for (int row = th.warp(); row < kRows; row += R::kWarps) {
         const int end = ends[row];
         const float *source = features + ((int64_t)end + 1 - time_steps + segment.first) * width;
-        const uint32_t slot = th.slots + R::kInput + row * 64;
+        const uint32_t slot = th.slots + R::kInput;
 #pragma unroll 4
         for (int at = th.lane(); at < count; at += 32) {
             const float x = end < 0 ? 0.0f : __ldg(source + at);
             const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
-            const uint32_t place = slot + t * R::kSlotBytes + R::feature_place(f);
+            const uint32_t place = slot + t * R::kSlotBytes + R::input_place(row, f);
 #pragma unroll
             for (int p = 0; p < R::kPlanes; ++p) {
                 store_first(place + p * R::kInputBytes, R::Operand::pack(x, 0.0f, p));

@@ -37,6 +37,7 @@
 
 #include "lstm_train_backward.cuh"
 #include "lstm_train_block.cuh"
+#include "lstm_train_weight_gradient.cuh"
 
 namespace rp_lstm {
 
@@ -158,6 +159,15 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
         trainer.parameters() + head_offset(p.shape.features, R::kHidden, R::kLayers);
     const float weight = __ldcg(weights + th.unit()), bias = __ldcg(weights + R::kHidden);
 
+    struct Cells {
+        float2 hidden, target;
+    };
+    const auto load = [&](int k) -> Cells {
+        const bool last = k + 1 == tiles;
+        return {trainer.head_scratch(th, trainer.tile(k), last, kHiddenCells),
+                trainer.head_scratch(th, trainer.tile(k), last, kTargetCells)};
+    };
+    Cells next = load(0);
     combine_statistics<L>(th, shared, batch, cluster, trainer.heads(),
                           trainer.template memory<float2>(workspace.statistics), p.norm_eps);
     HeadSums sums = {};
@@ -168,12 +178,14 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
         if (k > 0) {
             __syncthreads(); // the tile before has read shared.output
         }
-        const float2 h = trainer.head_scratch(th, tile, last, kHiddenCells);
-        const float hidden[2] = {h.x, h.y};
+        const Cells cells = next;
+        if (!last) {
+            next = load(k + 1); // arrives while this one is at work
+        }
+        const float hidden[2] = {cells.hidden.x, cells.hidden.y};
         float dz[2];
-        head_tile<L>(th, shared, batch, tile, hidden,
-                     trainer.head_scratch(th, tile, last, kTargetCells), weight, bias,
-                     p.negative_slope, dz, sums);
+        head_tile<L>(th, shared, batch, tile, hidden, cells.target, weight, bias, p.negative_slope,
+                     dz, sums);
         trainer.head_scratch(th, tile, last, kHeadCells) = make_float2(dz[0], dz[1]);
     }
     store_head_sums<L>(th, sums, batch.stamp,
@@ -185,7 +197,7 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
 template <class R>
 __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thread &th, int k,
                                             int index) {
-    fence_bulk_copies();
+    fence_async_reads();
     __syncthreads(); // the block has read the slots
     if (th.id == 0) {
         ++trainer.shared.fetches;
@@ -203,13 +215,9 @@ __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thr
 // Turns to the backward pass of a piece that is on its way. Returns its phase's parity.
 template <class R>
 __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thread th, int k,
-                                                  int index, KeepBits &keep,
-                                                  BackwardWeights<R> &weights) {
+                                                  int index, KeepBits &keep) {
     th.id = computed_here(th.id); // nothing of this before the first piece
-    if (R::kWeightsInAdvance) {
-        load_weights(weights, trainer, th); // they arrive while the blocks meet
-    }
-    __syncthreads(); // thread 0 has counted
+    __syncthreads();              // thread 0 has counted
     const uint32_t parity = (trainer.shared.fetches - 1) & 1;
     // Backward waits for the others of the segment, unless gradients from above lie in the slots.
     const bool now = R::kCovers && R::kReceivesGradient;
@@ -261,7 +269,7 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         const bool top = index + 1 == segments;
         uint32_t parity = 0;
         if (fetched) {
-            parity = reenter_piece<R>(trainer, th, k, index, keep, weights);
+            parity = reenter_piece<R>(trainer, th, k, index, keep);
         }
         BackwardState state = enter_backward<R>(trainer, th, tile, top);
         if (!R::kWeightsInAdvance) {
@@ -284,6 +292,8 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
                                trainer.template memory<float>(workspace.bias) +
                                    (trainer.cluster() * R::kLayers + R::kLayer) * R::kThreads,
                                fetched);
+        clear_slot_after<R>(th, segment.count);
+        fence_async_reads();
         __syncthreads(); // d(gates) of the last time step are in its slot
         const bool more = k > 0 || index > 0;
         if (--index < 0) {
@@ -295,6 +305,9 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
                            overflow, trainer.shared.batch.index + 1, [&] {
                                if (more) {
                                    fetch_piece<R>(trainer, th, k, index);
+                                   if (R::kWeightsInAdvance) { // they overtake the stores
+                                       load_weights(weights, trainer, th);
+                                   }
                                }
                            });
         if (!more) {
@@ -439,7 +452,8 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);
 
     // x beyond its features stays zero.
-    for (int i = th.id * 16; i < launch.plan.segment_steps * slot_bytes; i += L::kThreads * 16) {
+    for (int i = th.id * 16; i < Plan::slots(launch.plan.segment_steps) * slot_bytes;
+         i += L::kThreads * 16) {
         store_shared16(th.slots + i, make_uint4(0, 0, 0, 0));
     }
     if (th.id < kMaxSegment) {

@@ -58,6 +58,22 @@ struct Launch {
     int model; // first of this launch
 };
 
+// Tiles have 8 batch rows of 64 or 128 bytes. Row n lies at row_place(n), and its 16-byte chunks
+// are XORed as the tensor cores' swizzle of that width has it, so that a warpgroup's product reads
+// tiles as they are; two neighbouring rows lie 4 apart, so that fragment reads and stores touch
+// each bank once.
+__device__ __forceinline__ int row_place(int n) {
+    return n ^ (n & 1) << 2;
+}
+// Byte of a chunk of row n; a tile begins on a multiple of its size.
+template <int kRowBytes> __device__ __forceinline__ uint32_t chunk_place(int n, int chunk) {
+    const int place = row_place(n);
+    return place * kRowBytes + ((chunk ^ (kRowBytes == 64 ? place >> 1 & 3 : place)) << 4);
+}
+// XOR it to the address of a chunk of row 2q: the same of row 2q + 1.
+template <int kRowBytes>
+constexpr uint32_t kOddRow = kRowBytes == 64 ? 5 << 6 | 2 << 4 : 5 << 7 | 5 << 4;
+
 template <int kHidden_, class Operand_> struct Layout {
     using Operand = Operand_;
     static constexpr int kBytes = Operand::kBytes;
@@ -75,21 +91,11 @@ template <int kHidden_, class Operand_> struct Layout {
     // Of one plane:
     static constexpr int kTileRow = 2 * kHidden; // of h: [8 rows][H]
     static constexpr int kTileBytes = kRows * kTileRow;
-    static constexpr int kInputBytes = 512 * kInputGroups;        // x: [groups][8 rows][64 bytes]
+    // x: a tile like h's with 16-bit operands, else [groups][8 rows][64 bytes].
+    static constexpr int kInputBytes = kBytes == 2 ? kTileBytes : 512 * kInputGroups;
     static constexpr int kPartWords = kHidden * kHidden * kBytes; // one [4H][H] matrix, packed
     static constexpr int kInputPartWords = 32 * kHidden * kBytes; // one [4H][32] matrix, packed
     static constexpr int kBlockPairs = 16 * kHidden;              // d(weights) of 8 columns
-
-    // 16-byte chunks of a tile's row n are XORed with this, so that fragment reads, stores and
-    // transposed reads all touch each bank once.
-    static __device__ __forceinline__ int swizzle(int n) {
-        return kTileRow == 64 ? n >> 1 & 3 : n ^ (n & 1) << 2;
-    }
-    // Address of the same chunk one row on, from an even row.
-    static __device__ __forceinline__ uint32_t odd_row(uint32_t address) {
-        return (kTileRow == 64 ? address : address ^ kOddRow) + kTileRow;
-    }
-    static constexpr uint32_t kOddRow = 5 << 4; // swizzle(n) ^ swizzle(n + 1), in bytes
 
     // x's features in the order of the mma that take them, so that few features need few mma:
     // [2 groups + s][q][b0, b1][word].
@@ -106,6 +112,11 @@ template <int kHidden_, class Operand_> struct Layout {
         return step * kDepth + (word >> 2 & 3) * (kDepth / 4) + (word & 1) * (kDepth / 8) +
                e % (4 / kBytes);
     }
+    // Byte of feature f in a row of x.
+    static __device__ __forceinline__ uint32_t input_place(int row, int f) {
+        const int at = feature_place(f);
+        return kBytes == 2 ? chunk_place<kTileRow>(row, at >> 4) + at % 16 : row * 64 + at;
+    }
     // Blocks of 8 elements of x that have a feature.
     static __host__ __device__ constexpr int input_blocks(int features) {
         return features > 16 ? 4 : kBytes == 2 ? (features + 3) / 4 : features > 4 ? 2 : 1;
@@ -115,12 +126,9 @@ template <int kHidden_, class Operand_> struct Layout {
         return (input_blocks(features) + kHidden / 8 * (2 * layers - 1)) * kBlockPairs;
     }
 };
-// Gate gradients lie in parts of 8 rows of 256 bytes: 16 chunks of a unit's four gates, or of two
+// Gate gradients lie in tiles too: parts of 8 chunks a row, of a unit's four gates each, or of two
 // units' with 16-bit operands.
-constexpr int kGateRow = 256, kGatePart = kRows * kGateRow;
-__device__ __forceinline__ int gate_swizzle(int n) {
-    return n ^ (n & 1) << 2;
-}
+constexpr int kGateRow = 128, kGatePart = kRows * kGateRow;
 
 // What a block does. A slot is one time step in shared memory:
 //   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
@@ -148,8 +156,7 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static_assert(kCovers || L::kPlanes * kGateGradientBytes <= kCell);
     static constexpr int kInput = kPrevious + L::kPlanes * L::kTileBytes;
     static constexpr int kInputPlane = kFirst ? L::kInputBytes : L::kTileBytes;
-    static constexpr int kSlotBytes = kInput + L::kPlanes * kInputPlane;
-    static constexpr int kColumnBlocks = L::kHidden / (kFirst ? 16 : 8); // d(weights) of a warp
+    static constexpr int kSlotBytes = (kInput + L::kPlanes * kInputPlane + 1023) / 1024 * 1024;
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
     // Backward's weights have registers beside forward's, and beside the head's numbers.
@@ -166,17 +173,19 @@ template <class L> struct SharedPlan {
         Lower::kCovers ? Lower::kSlotBytes - Lower::kCell - Lower::kCellBytes : 0;
     static constexpr int kGradientStride =
         Lower::kCovers ? Lower::kSlotBytes : Lower::kInputGradientBytes;
+    // Of a segment: an even number, as two are multiplied at once.
+    static __host__ __device__ constexpr int slots(int steps) { return (steps + 1) / 2 * 2; }
     // Of slot 0's gradient, from slot 0.
-    static __device__ __forceinline__ int gradients(int slots) {
-        return Lower::kCovers ? -kHead : slots * Lower::kSlotBytes;
+    static __device__ __forceinline__ int gradients(int steps) {
+        return Lower::kCovers ? -kHead : slots(steps) * Lower::kSlotBytes;
     }
     static constexpr int kSlotBytes =
         Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
-    static constexpr size_t bytes(int slots, int layers) {
+    static constexpr size_t bytes(int steps, int layers) {
         const int lower =
-            slots *
+            slots(steps) *
             (Lower::kSlotBytes + (Lower::kCovers || layers == 1 ? 0 : Lower::kInputGradientBytes));
-        const int upper = layers == 1 ? 0 : slots * Upper::kSlotBytes;
+        const int upper = layers == 1 ? 0 : slots(steps) * Upper::kSlotBytes;
         return kHead + (lower > upper ? lower : upper);
     }
 };

@@ -112,6 +112,10 @@ struct Fp16 : FastActivations, Storage16<Fp16> {
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_fp16(c, a, b0, b1);
     }
+    template <int kCount>
+    static __device__ __forceinline__ void wgmma(float (&d)[kCount], uint64_t a, uint64_t b) {
+        wgmma_f16(d, a, b);
+    }
 };
 struct Bf16 : FastActivations, Storage16<Bf16> {
     static constexpr bool kScaled = false; // float's range
@@ -121,6 +125,10 @@ struct Bf16 : FastActivations, Storage16<Bf16> {
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_bf16(c, a, b0, b1);
+    }
+    template <int kCount>
+    static __device__ __forceinline__ void wgmma(float (&d)[kCount], uint64_t a, uint64_t b) {
+        wgmma_bf16(d, a, b);
     }
 };
 
@@ -167,6 +175,10 @@ struct Fp32 : ExactActivations, Storage16<Fp32> {
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_fp16(c, a, b0, b1);
+    }
+    template <int kCount>
+    static __device__ __forceinline__ void wgmma(float (&d)[kCount], uint64_t a, uint64_t b) {
+        wgmma_f16(d, a, b);
     }
 };
 

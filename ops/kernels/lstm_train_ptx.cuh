@@ -77,6 +77,63 @@ __device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, ui
         : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 
+// ---- Products by a warpgroup of matrices in shared memory: d[64 x N] = a^T b (+ d), k = 16
+// ------- Such a matrix: 16 rows in two tiles of 8, `stride` bytes apart; kRowBytes of a row, whose
+// 16-byte chunks are XORed by the row (of 128 bytes) or half of it (64). A tile begins on a
+// multiple of its size. (PTX ISA, wgmma: matrix descriptor, M- or N-major, 128- or 64-byte
+// swizzle.)
+template <int kRowBytes>
+__device__ __forceinline__ uint64_t wgmma_matrix(uint32_t tile, uint32_t stride) {
+    static_assert(kRowBytes == 128 || kRowBytes == 64);
+    return (uint64_t)(kRowBytes == 128 ? 1 : 2) << 62 | (uint64_t)(stride >> 4) << 32 |
+           (tile & 0x3ffff) >> 4;
+}
+#define RP_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define RP_16(d, i) RP_4(d, i), RP_4(d, i + 4), RP_4(d, i + 8), RP_4(d, i + 12)
+#define RP_WGMMA(type)                                                                             \
+    __device__ __forceinline__ void wgmma_##type(float(&d)[16], uint64_t a, uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." #type "." #type " {"            \
+                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"                       \
+                     "},%16,%17,1,1,1,1,1;"                                                        \
+                     : RP_16(d, 0)                                                                 \
+                     : "l"(a), "l"(b));                                                            \
+    }                                                                                              \
+    __device__ __forceinline__ void wgmma_##type(float(&d)[32], uint64_t a, uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." #type "." #type " {"            \
+                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,"      \
+                     "%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"                             \
+                     "},%32,%33,1,1,1,1,1;"                                                        \
+                     : RP_16(d, 0), RP_16(d, 16)                                                   \
+                     : "l"(a), "l"(b));                                                            \
+    }
+RP_WGMMA(f16)
+RP_WGMMA(bf16)
+#undef RP_WGMMA
+#undef RP_16
+#undef RP_4
+// The compiler neither computes nor reads registers of `sums` across this.
+template <class... Sums> __device__ __forceinline__ void wgmma_settle(Sums &...sums) {
+    const auto settle = [](auto &sum) {
+#pragma unroll
+        for (float &v : sum) {
+            asm volatile("" : "+f"(v)::"memory");
+        }
+    };
+    (settle(sums), ...);
+}
+// Before products: their registers, and what is in shared memory, are as the thread has left them.
+__device__ __forceinline__ void wgmma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+// The products since the last one belong together.
+__device__ __forceinline__ void wgmma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until all products are done.
+__device__ __forceinline__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
 // ---- Across the grid ----------------------------------------------------------------------------
 // Adds 1, after all that the thread has seen or written.
 __device__ __forceinline__ void release_add(unsigned *counter) {
@@ -195,9 +252,9 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
 }
 
 // ---- Bulk copies from device to shared memory: by one thread, 16 bytes or a multiple ------------
-// Before it: every thread that has written what is copied, or has read or written where it goes,
-// makes that known to the copies; then a __syncthreads.
-__device__ __forceinline__ void fence_bulk_copies() {
+// Before it, and before products by warpgroups: every thread that has written what they read, or
+// has read or written where copies go, makes that known to them; then a __syncthreads.
+__device__ __forceinline__ void fence_async_reads() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
 // Completes `barrier`, of this block, by the bytes.

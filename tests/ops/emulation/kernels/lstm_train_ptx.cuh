@@ -104,6 +104,47 @@ inline void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
     multiply<1>(c, a, b0, b1, [](uint32_t v, int) { return __uint_as_float(v & 0xffffe000); });
 }
 
+// ---- Products by a warpgroup --------------------------------------------------------------------
+template <int row_bytes> uint64_t wgmma_matrix(uint32_t tile, uint32_t stride) {
+    if (tile % (8 * row_bytes) != 0) {
+        fprintf(stderr, "emulation: a tile at %u, of rows of %d bytes\n", tile, row_bytes);
+        abort();
+    }
+    return static_cast<uint64_t>(row_bytes) << 56 | static_cast<uint64_t>(stride) << 32 | tile;
+}
+// Element of row k of 16.
+inline uint16_t wgmma_element(uint64_t matrix, int k, int column) {
+    const int row_bytes = static_cast<int>(matrix >> 56), row = k % 8;
+    const auto stride = static_cast<uint32_t>(matrix >> 32 & 0xffffff);
+    const int chunk = column / 8 ^ (row_bytes == 128 ? row : row >> 1);
+    return at<uint16_t>(static_cast<uint32_t>(matrix) + k / 8 * stride +
+                        static_cast<uint32_t>(row * row_bytes + chunk * 16 + column % 8 * 2));
+}
+template <int count, class Number>
+void wgmma(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
+    const int lane = emulation::thread->lane();
+    const int first_row = static_cast<int>(emulation::thread->index.x) / 32 % 4 * 16 + lane / 4;
+    for (int i = 0; i < count; ++i) {
+        const int row = first_row + (i >> 1 & 1) * 8, column = i / 4 * 8 + lane % 4 * 2 + (i & 1);
+        double products = 0.0;
+        for (int k = 0; k < 16; ++k) {
+            products += static_cast<double>(number(wgmma_element(a, k, row))) *
+                        number(wgmma_element(b, k, column));
+        }
+        d[i] = static_cast<float>(d[i] + products);
+    }
+}
+template <int count> void wgmma_f16(float (&d)[count], uint64_t a, uint64_t b) {
+    wgmma(d, a, b, float_of_fp16);
+}
+template <int count> void wgmma_bf16(float (&d)[count], uint64_t a, uint64_t b) {
+    wgmma(d, a, b, float_of_bf16);
+}
+inline void wgmma_fence() {}
+inline void wgmma_commit() {}
+template <class... Sums> void wgmma_settle(Sums &...) {}
+inline void wgmma_wait() {}
+
 // ---- Across the grid ----------------------------------------------------------------------------
 inline void release_add(unsigned *counter) {
     ++*counter;
@@ -213,7 +254,7 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 }
 
 // ---- Bulk copies, sums --------------------------------------------------------------------------
-inline void fence_bulk_copies() {}
+inline void fence_async_reads() {}
 inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
     if (bytes % 16 != 0) {
         fprintf(stderr, "emulation: a bulk copy of %u bytes\n", bytes);
