@@ -15,16 +15,20 @@
 //
 // Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 to 15 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
-// gradients are one product over the whole segment at its end. A cluster with several pieces
+// gradients are one product over the whole segment at its end, which a warpgroup's tensor
+// instructions read where it lies (wgmma; 32-bit operands: mma). A cluster with several pieces
 // (tiles, or segments when T does not fit) keeps the last one only. What backward needs of the
 // others goes to device memory from registers while forward runs on, and comes back by bulk copies,
-// a few time steps at once, in the order in which backward, last piece first, reads it.
+// a few time steps at once, in the order in which backward, last piece first, reads it. They and
+// backward's weights are asked for before the piece's weight gradients leave, behind which they
+// would wait.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
 // cluster's weight gradients are written, (4) the new weights are written. Blocks without a tile
-// join (3) and (4) to share Adam's work. Layer 0 finds its next tile and draws the dropout mask
-// while the layer above is at its head, and gathers x between arrival and wait at (4).
+// join (3) and (4) to share Adam's work. Layer 0 finds the next step's windows and draws its
+// dropout masks while the layer above is at its head, and gathers x between arrival and wait at
+// (4).
 //
 // Order of sums. Tile t belongs to cluster t mod the number of clusters, which adds up its pieces,
 // last first; sums over clusters are in their order. There are 64 clusters where a GPU has room for
@@ -217,7 +221,8 @@ template <class R>
 __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thread th, int k,
                                                   int index, KeepBits &keep) {
     th.id = computed_here(th.id); // nothing of this before the first piece
-    __syncthreads();              // thread 0 has counted
+
+    __syncthreads(); // thread 0 has counted
     const uint32_t parity = (trainer.shared.fetches - 1) & 1;
     // Backward waits for the others of the segment, unless gradients from above lie in the slots.
     const bool now = R::kCovers && R::kReceivesGradient;

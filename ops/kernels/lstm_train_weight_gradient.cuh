@@ -2,9 +2,8 @@
 //
 //   d(W) [4H][columns] = sum over time steps and rows of d(gates)^T [x | h(t-1)]
 //
-// 16-bit operands: a warpgroup has two groups of 64 gate rows, one after the other, so that the
-// first one's sums leave while the second one's product is at work. An instruction takes two time
-// steps; after an odd number of them comes a slot of zeros.
+// 16-bit operands: a warpgroup has two groups of 64 gate rows. An instruction takes two time steps;
+// after an odd number of them comes a slot of zeros.
 #pragma once
 
 #include "lstm_train_layout.cuh"
@@ -37,27 +36,31 @@ template <class R> struct WeightSums {
     float recurrent[R::kHidden / 2], input[R::kFirst ? 16 : R::kHidden / 2];
 };
 
-// Begins the product; wgmma_wait tells when it is done.
+// Of two groups of gate rows, `row_group` and the next.
 template <class R>
-__device__ __forceinline__ void begin_weight_products(const Thread &th, int count, int row_group,
-                                                      WeightSums<R> &sums) {
+__device__ __forceinline__ void add_weight_products(const Thread &th, int count, int row_group,
+                                                    WeightSums<R> (&sums)[2]) {
     using Op = typename R::Operand;
 #pragma unroll 1
     for (int t = 0; t < count; t += 2) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         wgmma_fence();
         each_product<R::kPlanes>([&](int p, int q) {
-            const auto gates = wgmma_matrix<kGateRow>(
-                slot + row_group * kGatePart + p * R::kGateGradientBytes, R::kSlotBytes);
             const auto recurrent =
                 wgmma_matrix<R::kTileRow>(slot + R::kPrevious + q * R::kTileBytes, R::kSlotBytes);
             const auto input =
                 wgmma_matrix<R::kTileRow>(slot + R::kInput + q * R::kInputPlane, R::kSlotBytes);
-            Op::wgmma(sums.recurrent, gates, recurrent);
-            Op::wgmma(sums.input, gates, input);
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                const auto gates = wgmma_matrix<kGateRow>(
+                    slot + (row_group + r) * kGatePart + p * R::kGateGradientBytes, R::kSlotBytes);
+                Op::wgmma(sums[r].recurrent, gates, recurrent);
+                Op::wgmma(sums[r].input, gates, input);
+            }
         });
+        wgmma_commit();
     }
-    wgmma_commit();
+    wgmma_wait();
 }
 
 // Returns 0, or NaN when a sum is not finite: an operand that is not makes all columns of its row
@@ -84,17 +87,16 @@ __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int cou
                                                        const WeightPlace<R> &place,
                                                        const Multiplied &multiplied) {
     const int row_group = th.id / 128 * 2;
-    WeightSums<R> first = {}, second = {};
-    wgmma_settle(first.recurrent, first.input, second.recurrent, second.input);
-    begin_weight_products(th, count, row_group, first);
-    wgmma_wait();
-    wgmma_settle(first.recurrent, first.input);
-    begin_weight_products(th, count, row_group + 1, second);
-    wgmma_wait();
-    wgmma_settle(second.recurrent, second.input);
+    WeightSums<R> sums[2] = {};
+    const auto settle = [&] {
+        wgmma_settle(sums[0].recurrent, sums[0].input, sums[1].recurrent, sums[1].input);
+    };
+    settle();
+    add_weight_products(th, count, row_group, sums);
+    settle();
     multiplied();
-    const float finite = store_weight_sums(th, place, row_group, first);
-    return finite + store_weight_sums(th, place, row_group + 1, second);
+    return store_weight_sums(th, place, row_group, sums[0]) +
+           store_weight_sums(th, place, row_group + 1, sums[1]);
 }
 
 // The slot after an odd number of time steps: no gate gradients.
@@ -133,7 +135,8 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
 #pragma unroll 1
     for (int t = 0; t < count; ++t) {
         const uint32_t slot = t * R::kSlotBytes;
-        uint32_t b[kBlocks][2];
+        uint4 a[4];
+        uint32_t b[kBlocks][2], x[2][2];
 #pragma unroll
         for (int n = 0; n < kBlocks; n += 4) {
             uint32_t v[4];
@@ -148,18 +151,24 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
         for (int m = 0; m < 4; ++m) {
             const uint32_t low = ((gates + slot) ^ (m & 1) << 6) + (m >> 1) * kGatePart;
             const uint32_t high = low ^ kOddRow<kGateRow>;
-            const uint4 a = make_uint4(load_shared4(low), load_shared4(low ^ 32),
-                                       load_shared4(high), load_shared4(high ^ 32));
+            a[m] = make_uint4(load_shared4(low), load_shared4(low ^ 32), load_shared4(high),
+                              load_shared4(high ^ 32));
+        }
+#pragma unroll
+        for (int n = 0; n < 2 && has_input; ++n) {
+            x[n][0] = load_shared4(x_columns + slot + n * 32);
+            x[n][1] = load_shared4(x_columns + slot + n * 32 + 64);
+        }
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
 #pragma unroll
             for (int n = 0; n < kBlocks; ++n) {
-                Op::mma(sum[m][n], a, b[n][0], b[n][1]);
+                Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
             }
 #pragma unroll
             for (int n = 0; R::kFirst && n < 2; ++n) {
                 if (has_input) {
-                    const uint32_t x = x_columns + slot + n * 32;
-                    Op::mma(input_sum[R::kFirst ? m : 0][n], a, load_shared4(x),
-                            load_shared4(x + 64));
+                    Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
                 }
             }
         }

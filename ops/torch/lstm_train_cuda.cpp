@@ -69,9 +69,13 @@ void lstm_train_cuda(at::Tensor &parameters, at::Tensor &exp_avg, at::Tensor &ex
     rp_lstm_train_plan plan;
     C10_CUDA_CHECK(rp_lstm_train_plan_make(&plan, &params.shape));
 
-    const at::Tensor ranges = window_ranges.to(parameters.device()).contiguous();
-    const at::Tensor device_seeds = seeds.to(parameters.device()).contiguous();
-    const at::Tensor rates = learning_rates.to(parameters.device(), at::kFloat).contiguous();
+    // Pageable memory has been read when a copy's call returns, and needs no wait for the device.
+    const auto to_device = [&](const at::Tensor &of_host) {
+        return of_host.contiguous().to(parameters.device(),
+                                       /*non_blocking=*/!of_host.is_pinned());
+    };
+    const at::Tensor ranges = to_device(window_ranges), device_seeds = to_device(seeds);
+    const at::Tensor rates = to_device(learning_rates.to(at::kFloat));
     const at::Tensor workspace =
         at::empty({(int64_t)plan.workspace_bytes}, parameters.options().dtype(at::kByte));
     params.first_step = first_step;
