@@ -205,8 +205,9 @@ def precision(result: dict) -> str:
     cells: dict[tuple, dict[str, str]] = {}
     for row in result["gradients"]:
         case = f"batch {row['batch']}, slope {row['slope']:g}:"
+        times, error = row["times_cudnn_tf32"], row["times_standard_error"]
         cells.setdefault((row["implementation"], row["precision"]), {})[case] = (
-            f"{row['error']:.2e}"
+            f"{row['error']:.2e} ({times:.3g} ± {error:.1g})" if error else f"{row['error']:.2e}"
         )
     cases = list(dict.fromkeys(case for own in cells.values() for case in own))
     rows = [[*key, *(own.get(case, "-") for case in cases)] for key, own in cells.items()]
