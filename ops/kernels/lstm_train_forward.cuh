@@ -65,14 +65,14 @@ struct SegmentKeepBits {
     }
 };
 
-// cell and hidden: c and h of the thread's two cells before the segment, and then after it.
-// kOffloads: what backward reads of the slots goes to the same places of `offloaded`, in device
-// memory; in shared memory they keep h alone.
+// input_depth: elements of x. cell and hidden: c and h of the thread's two cells before the
+// segment, and then after it. kOffloads: what backward reads of the slots goes to the same places
+// of `offloaded`, in device memory; in shared memory they keep h alone.
 template <class R, bool kOffloads>
 __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights<R> &w,
                                                 const Segment &segment, const KeepBits &keep,
-                                                int features, float (&cell)[2], float (&hidden)[2],
-                                                uint8_t *offloaded) {
+                                                int input_depth, float (&cell)[2],
+                                                float (&hidden)[2], uint8_t *offloaded) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kForwardGroups, kInputGroups = R::kInputGroups;
     constexpr int kPlanes = R::kPlanes, kBytes = 2, kChunk = 16 / kBytes; // of h in 16 bytes
@@ -108,7 +108,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
 #pragma unroll
             for (int j = 0; j < kPlanes * kInputGroups; ++j) {
                 const int plane = j / kInputGroups, group = j % kInputGroups;
-                if (group == 0 || features > 2 * group * R::kDepth) {
+                if (group == 0 || input_depth > 2 * group * R::kDepth) {
                     input[plane][group] =
                         load_shared16(slot + input_fragment + plane * R::kInputBytes + group * 512);
                 }
@@ -130,8 +130,8 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         for (int j = 0; j < kInputGroups; ++j) {
 #pragma unroll
             for (int s = 0; s < R::kInputMmas; ++s) {
-                const int before = 2 * j + s; // mma of x that take 2 j + s times as many features
-                if (!R::kFirst || before == 0 || features > before * R::kDepth) {
+                const int before = 2 * j + s; // mma of x
+                if (!R::kFirst || before == 0 || input_depth > before * R::kDepth) {
                     each_product<kPlanes>([&](int p, int q) {
                         const uint2 b = R::kFirst ? half_of_chunk(input[q][j], s)
                                                   : Op::hidden_operand(input[q][j], s);
@@ -261,25 +261,48 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     save(segment.count - 1, true);
 }
 
+// Feature f of a row, in the tile of x at `tile`.
+template <class R>
+__device__ __forceinline__ void store_input(uint32_t tile, int row, int f, int run, bool low_parts,
+                                            float x) {
+    using Op = typename R::Operand;
+#pragma unroll
+    for (int p = 0; p < R::kPlanes; ++p) {
+        store_first(tile + R::input_place(row, f) + p * R::kInputBytes, Op::pack(x, 0.0f, p));
+    }
+    if (low_parts) {
+        store_first(tile + R::input_place(row, run + f), Op::pack(x, 0.0f, 0));
+        store_first(tile + R::input_place(row, 2 * run + f), Op::pack(x, 0.0f, 1));
+    }
+}
+
 // x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.
 template <class R>
 __device__ __forceinline__ void load_segment_input(const Thread &th, const int *ends,
                                                    const Segment &segment, const float *features,
                                                    int width, int time_steps) {
-    const int count = segment.count * width;
+    constexpr int kInFlight = 4;
+    const int count = segment.count * width, run = R::input_run(width);
     const float inv_width = 1.0f / (float)width;
     for (int row = th.warp(); row < kRows; row += R::kWarps) {
         const int end = ends[row];
         const float *source = features + ((int64_t)end + 1 - time_steps + segment.first) * width;
-        const uint32_t slot = th.slots + R::kInput;
-#pragma unroll 4
-        for (int at = th.lane(); at < count; at += 32) {
-            const float x = end < 0 ? 0.0f : __ldg(source + at);
-            const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width; // at / width
-            const uint32_t place = slot + t * R::kSlotBytes + R::input_place(row, f);
+#pragma unroll 1
+        for (int first = th.lane(); first < count; first += 32 * kInFlight) {
+            float x[kInFlight];
 #pragma unroll
-            for (int p = 0; p < R::kPlanes; ++p) {
-                store_first(place + p * R::kInputBytes, R::Operand::pack(x, 0.0f, p));
+            for (int i = 0; i < kInFlight; ++i) { // all are asked for before the first is used
+                const int at = first + 32 * i;
+                x[i] = end >= 0 && at < count ? __ldg(source + at) : 0.0f;
+            }
+#pragma unroll
+            for (int i = 0; i < kInFlight; ++i) {
+                const int at = first + 32 * i;
+                const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width;
+                if (at < count) { // t = at / width
+                    store_input<R>(th.slots + t * R::kSlotBytes + R::kInput, row, f, run,
+                                   R::has_low_parts(width), x[i]);
+                }
             }
         }
     }

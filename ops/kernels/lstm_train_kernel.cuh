@@ -84,8 +84,9 @@ forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &we
         barrier_expect(th.full + 8 * th.id, R::kPlanes * R::kTileBytes);
     }
     __syncthreads(); // x
-    forward_segment<R, kOffloads>(th, weights, segment, keep, trainer.p().shape.features, cell,
-                                  hidden, kOffloads ? trainer.offloaded(k, index) : nullptr);
+    forward_segment<R, kOffloads>(th, weights, segment, keep,
+                                  R::input_depth(trainer.p().shape.features), cell, hidden,
+                                  kOffloads ? trainer.offloaded(k, index) : nullptr);
 }
 
 template <class R>

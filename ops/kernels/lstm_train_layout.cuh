@@ -117,6 +117,19 @@ template <int kHidden_, class Operand_> struct Layout {
         const int at = feature_place(f);
         return kBytes == 2 ? chunk_place<kTileRow>(row, at >> 4) + at % 16 : row * 64 + at;
     }
+    // Up to 10 features leave room in the depth of their mma for what their operands, and those of
+    // their weights, leave off: x W = high W_high + high W_low + low W_high, three runs of k. A
+    // weight that all rows share errs the same way in all of them; without this, W_x's rounding was
+    // the largest part of the gradient's error (results/precision.json).
+    static __host__ __device__ constexpr int input_run(int features) {
+        return (features + 1) / 2 * 2;
+    }
+    static __host__ __device__ constexpr bool has_low_parts(int features) {
+        return kPlanes == 1 && 3 * input_run(features) <= 32;
+    }
+    static __host__ __device__ constexpr int input_depth(int features) {
+        return has_low_parts(features) ? 3 * input_run(features) : features;
+    }
     // Blocks of 8 elements of x that have a feature.
     static __host__ __device__ constexpr int input_blocks(int features) {
         return features > 16 ? 4 : kBytes == 2 ? (features + 3) / 4 : features > 4 ? 2 : 1;
@@ -263,11 +276,18 @@ struct Batch {
 struct alignas(16) PairPlace {
     int parameter; // of the first, in the concatenated parameters; -1: x has no such feature
     int forward;   // word in the forward weights; a second one of the pair is 2 later
-    int backward;  // element of the backward weights, the second one 64 bytes later; -1: of x
+    int backward;  // element of the backward weights, the second one 64 bytes later; of x: below 0
     int flags;
     static constexpr int kHasSecond = 1, kHalved = 2;
     __device__ __forceinline__ bool has_first() const { return parameter >= 0; }
     __device__ __forceinline__ bool has_second() const { return (flags & kHasSecond) != 0; }
+    // Of x: words from `forward` to the weights' low parts and to the weights again, where x's low
+    // parts meet them; 0: it has none.
+    __device__ __forceinline__ void set_input(int low_part, int high_again) {
+        backward = -1 - (low_part << 10 | high_again);
+    }
+    __device__ __forceinline__ int low_part() const { return (-1 - backward) >> 10; }
+    __device__ __forceinline__ int high_again() const { return (-1 - backward) & 1023; }
 };
 
 // The loss scale before any overflow: d(loss)/dy is about 1 / B.

@@ -4,7 +4,8 @@
 //   Pair         two neighbouring operands: one register of 16-bit numbers, or two of 32-bit ones
 //   Gates        i, f, g, o of a thread's two cells, for the backward pass
 //   kPlanes      an operand is a sum of as many, each in a tile or in fragments of its own
-//   pack, pack_hidden  two numbers, or two of h as a tile keeps them: their part in a plane
+//   pack, pack_hidden  two numbers, or two of h as a tile keeps them: their part in a plane, or
+//                in plane 1 what those of plane 0 leave off
 //   hidden_operand(chunk, s)  b0 and b1 of the s-th mma from 16 bytes of a tile of h
 #pragma once
 
@@ -106,8 +107,13 @@ template <class Op> struct Storage16 {
 struct Fp16 : FastActivations, Storage16<Fp16> {
     static constexpr bool kScaled = true; // gradients need a loss scale
     static constexpr float kFirstScale = 8.0f;
-    static __device__ __forceinline__ Pair pack(float low, float high, int) {
-        return pack_fp16(low, high);
+    static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
+        const uint32_t pair = pack_fp16(low, high);
+        if (plane == 0) {
+            return pair;
+        }
+        const float2 v = unpack_fp16(pair);
+        return pack_fp16(low - v.x, high - v.y);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_fp16(c, a, b0, b1);
@@ -120,8 +126,13 @@ struct Fp16 : FastActivations, Storage16<Fp16> {
 struct Bf16 : FastActivations, Storage16<Bf16> {
     static constexpr bool kScaled = false; // float's range
     static constexpr float kFirstScale = 1.0f;
-    static __device__ __forceinline__ Pair pack(float low, float high, int) {
-        return pack_bf16(low, high);
+    static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
+        const uint32_t pair = pack_bf16(low, high);
+        if (plane == 0) {
+            return pair;
+        }
+        return pack_bf16(low - __uint_as_float(pair << 16),
+                         high - __uint_as_float(pair & 0xffff0000u));
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_bf16(c, a, b0, b1);
@@ -150,8 +161,13 @@ struct Tf32 : FastActivations {
     static __device__ __forceinline__ uint2 hidden_operand(uint4 chunk, int s) {
         return widen(s == 0 ? chunk.x : s == 1 ? chunk.y : s == 2 ? chunk.z : chunk.w);
     }
-    static __device__ __forceinline__ Pair pack(float low, float high, int) {
-        return make_uint2(round_tf32(low), round_tf32(high));
+    static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
+        const uint2 pair = make_uint2(round_tf32(low), round_tf32(high));
+        if (plane == 0) {
+            return pair;
+        }
+        return make_uint2(round_tf32(low - __uint_as_float(pair.x)),
+                          round_tf32(high - __uint_as_float(pair.y)));
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_tf32(c, a, b0, b1);
@@ -166,12 +182,7 @@ struct Fp32 : ExactActivations, Storage16<Fp32> {
     static constexpr float kFirstScale = 64.0f;
     using Gates = Fp32Gates;
     static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
-        const uint32_t pair = pack_fp16(low, high);
-        if (plane == 0) {
-            return pair;
-        }
-        const float2 v = unpack_fp16(pair);
-        return pack_fp16(low - v.x, high - v.y);
+        return Fp16::pack(low, high, plane);
     }
     static __device__ __forceinline__ void mma(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
         mma_fp16(c, a, b0, b1);

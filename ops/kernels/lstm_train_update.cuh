@@ -50,12 +50,18 @@ template <class L> __device__ PairPlace pair_place(int number, int features) {
     int block = rest / L::kRowGroups;
     const int inputs = L::input_blocks(features), width = L::kHidden / 8;
     if (block < inputs) { // x, which has no gradient
-        const int column = L::feature_at(8 * block + pair_column), at = L::feature_place(column);
+        const int column = L::feature_at(8 * block + pair_column);
         place.parameter = column < features ? matrix_row * features + column : -1;
         place.flags &= column + 1 < features ? ~0 : ~PairPlace::kHasSecond;
-        place.forward =
-            word(L::kInputGroups, 2, FragmentPlace<2>((at >> 9) * 16 + ((at & 63) >> 2)));
-        place.backward = -1;
+        const auto of_feature = [&](int feature) {
+            const int at = L::feature_place(feature);
+            return word(L::kInputGroups, 2, FragmentPlace<2>((at >> 9) * 16 + ((at & 63) >> 2)));
+        };
+        place.forward = of_feature(column);
+        const int run =
+            L::has_low_parts(features) && column < features ? L::input_run(features) : 0;
+        place.set_input(of_feature(column + run) - place.forward,
+                        of_feature(column + 2 * run) - place.forward);
         return place;
     }
     block -= inputs;
@@ -104,6 +110,16 @@ struct ModelState {
     float *loss; // of the step
 };
 
+// Writes a pair among the fragments of forward.
+template <class L>
+__device__ __forceinline__ void pack_forward(uint32_t *words, float first, float second,
+                                             int plane) {
+    const auto pair = L::Operand::pack(first, second, plane);
+#pragma unroll
+    for (int e = 0; e < L::kBytes / 2; ++e) {
+        words[2 * e] = word_of(pair, e);
+    }
+}
 // Writes the pair where the forward and the backward pass look for it.
 template <class L>
 __device__ __forceinline__ void pack_pair(const ModelState &model, const PairPlace &place,
@@ -111,17 +127,17 @@ __device__ __forceinline__ void pack_pair(const ModelState &model, const PairPla
     using Op = typename L::Operand;
     const float half = place.flags & PairPlace::kHalved ? 0.5f : 1.0f; // see sigmoid_of_double
     const bool of_input = place.backward < 0;
+    uint32_t *const words = model.forward_weights + place.forward;
 #pragma unroll
     for (int p = 0; p < L::kPlanes; ++p) {
-        const auto halved = Op::pack(first * half, second * half, p);
-        uint32_t *const words = model.forward_weights + place.forward +
-                                p * (of_input ? L::kInputPartWords : L::kPartWords);
-#pragma unroll
-        for (int e = 0; e < L::kBytes / 2; ++e) {
-            words[2 * e] = word_of(halved, e);
-        }
+        pack_forward<L>(words + p * (of_input ? L::kInputPartWords : L::kPartWords), first * half,
+                        second * half, p);
     }
     if (of_input) {
+        if (place.low_part() > 0) {
+            pack_forward<L>(words + place.low_part(), first * half, second * half, 1);
+            pack_forward<L>(words + place.high_again(), first * half, second * half, 0);
+        }
         return;
     }
 #pragma unroll
@@ -148,8 +164,10 @@ __device__ __forceinline__ void place_weights(const ModelState &model, int pairs
     for (int number = thread; number < pairs; number += threads) {
         const PairPlace place = pair_place<L>(number, features);
         model.places[number] = place;
-        pack_pair<L>(model, place, place.has_first() ? model.parameters[place.parameter] : 0.0f,
-                     place.has_second() ? model.parameters[place.parameter + 1] : 0.0f);
+        if (place.has_first()) { // else zeros, or the low parts of others
+            pack_pair<L>(model, place, model.parameters[place.parameter],
+                         place.has_second() ? model.parameters[place.parameter + 1] : 0.0f);
+        }
     }
 }
 

@@ -206,6 +206,33 @@ TEST(LstmTrainEmulated, odd_shapes_equal_float64) {
     expect_float64({1, 1, 32, 2}, 30, 12, 0);
     expect_float64({32, 3, 32, 1}, 30, 9, 0);
     expect_float64({17, 9, 32, 2}, 30, 20, 0, RP_LSTM_TF32);
+    expect_float64({10, 3, 64, 2}, 30, 20, 0, RP_LSTM_TF32);
+    expect_float64({7, 5, 64, 2}, 30, 20, 0, RP_LSTM_BF16);
+    expect_float64({32, 2, 64, 1}, 30, 20, 0, RP_LSTM_FP16);
+}
+
+// In one layer's only time step nothing but x and W_x is rounded before the loss.
+TEST(LstmTrainEmulated, few_features_meet_their_weights_in_twice_the_bits) {
+    const Device device(2);
+    for (const int features : {1, 4, 5, 10}) {
+        const LstmCpuShape shape = {features, 1, 32, 1};
+        reference::Problem problem(shape, 30);
+        const LstmCpuTrainOptions options = options_of(shape, 12);
+        for (const auto precision : {RP_LSTM_FP16, RP_LSTM_BF16, RP_LSTM_TF32}) {
+            SCOPED_TRACE(testing::Message() << features << " features, " << precision);
+            Training one(problem, options, precision), two(problem, options, precision);
+            ASSERT_NO_FATAL_FAILURE(one.run(0, 1));
+            ASSERT_NO_FATAL_FAILURE(two.run(0, 2));
+            reference::Problem updated = problem;
+            updated.parameters = one.parameters;
+            const double expected[] = {reference::TrainStep(problem, options, 0).run().loss,
+                                       reference::TrainStep(updated, options, 1).run().loss};
+            const double allowed = precision == RP_LSTM_BF16 ? 1e-4 : 2e-6;
+            for (size_t step = 0; step < 2; ++step) {
+                EXPECT_NEAR(two.losses[step] / expected[step], 1, allowed) << "step " << step;
+            }
+        }
+    }
 }
 
 TEST(LstmTrainEmulated, pieces_that_wait_in_device_memory_equal_float64) {

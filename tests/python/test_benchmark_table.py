@@ -36,6 +36,7 @@ def test_tables_are_filled_and_the_rest_is_kept(made_up_results):
         "| 2 threads | batch 64 | batch 512 |",
         "| cpu-fused avx512 | 30.1 k (4.55 x) | 71.1 k (4.90 x) |",
         "| gradient's error | precision | batch 64, slope 0.01 | batch 512, slope 1 |",
+        "| rp::lstm_train_ | fp16 | 8.00e-04 (0.9 ± 0.02) | 3.00e-04 (0.8 ± 0.01) |",
         "| cuDNN | tf32 | 9.00e-04 | - |",
         "| darknet53 | 52 | equal | 25.2 to 19.8 ms | 5.60 to 4.90 ms | 3,147 to 2,607 MB |",
         "_results/benchmark.json · commit 0123456789ab · 2026-01-02 · Example GPU · torch 2.11.0_",
