@@ -73,9 +73,8 @@ struct BackwardState {
 // kFetched: the slots come from device memory, and complete phase `parity` of their barriers.
 template <class R, bool kFetched>
 __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeights<R> &w,
-                                                 const Segment &segment, const ProductOrder &order,
-                                                 const KeepBits &keep, bool top, uint32_t parity,
-                                                 BackwardState &state) {
+                                                 const Segment &segment, const KeepBits &keep,
+                                                 bool top, uint32_t parity, BackwardState &state) {
     using Op = typename R::Operand;
     constexpr int kGroups = R::kBackwardGroups;
     constexpr int kUnitBytes = 4 * R::kBytes; // of a unit's d(gates) in one row
@@ -92,7 +91,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     // Coefficients of dh and dc in the gate gradients, made one time step ahead.
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
     typename Op::Gates gates;
-    typename Op::Cells previous_cells;
+    float2 previous_cell;
     auto wait_fetched = [&](int t) {
         if (kFetched) {
             barrier_wait(th.fetched + t / kChunk * 8, parity);
@@ -101,13 +100,12 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         gates.load(slot, th.id, R::kThreads);
-        previous_cells.load(slot + R::kCell, th.id);
+        previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
     };
     auto coefficients = [&](bool last_time_step) {
         float i[2], f[2], g[2], o[2];
         gates.get(i, f, g, o);
-        const float2 cells = previous_cells.get();
-        const float before[2] = {cells.x, cells.y};
+        const float before[2] = {previous_cell.x, previous_cell.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             if (last_time_step) {
@@ -201,8 +199,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
                 float(&c1)[4] = chain[2 * (group & 1) + 1];
                 each_product<R::kPlanes>([&](int p, int q) {
                     const uint4 k = b[part & 1][q][j];
-                    Op::mma(c0, w.fragment[p][group][0], k.x, k.y, c0);
-                    Op::mma(c1, w.fragment[p][group][1], k.z, k.w, c1);
+                    Op::mma(c0, w.fragment[p][group][0], k.x, k.y);
+                    Op::mma(c1, w.fragment[p][group][1], k.z, k.w);
                 });
             }
         };
@@ -224,15 +222,6 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         }
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
-            if (part == 1) { // the first is at work while the coefficients are made
-                const float made[2][4] = {{to_o[0], to_i[0], to_f[0], to_g[0]},
-                                          {to_o[1], to_i[1], to_f[1], to_g[1]}};
-#pragma unroll
-                for (int j = 0; j < kPart; ++j) {
-                    order.after(made[0][j], b[1][0][j].x);
-                    order.after(made[1][j], b[1][0][j].z);
-                }
-            }
             multiply_part(part);
             if (part + 2 < kParts) {
                 load_part(part + 2);

@@ -209,24 +209,11 @@ template <class R> struct Trainer {
         return keep;
     }
 
-    // Tiles that forward has side by side, from the block's k-th of `tiles` on.
-    __device__ __forceinline__ int abreast(int k, int tiles) const {
-        return L::kPairs && launch.plan.segments == 1 && k + 1 < tiles ? 2 : 1;
-    }
-    __device__ __forceinline__ TilePlace place(const Thread &th, bool beside) const {
-        return beside ? beside_place<R>(th.input_gradient) : slots_place<R>(th.slots);
-    }
-    // x of the block's k-th tile and of the one beside it.
-    __device__ __forceinline__ void load_input(const Thread &th, int index, int k, int tiles,
+    // x of the block's k-th tile.
+    __device__ __forceinline__ void load_input(const Thread &th, int index, int k,
                                                const Segment &segment) const {
-        const int count = abreast(k, tiles);
-#pragma unroll 1
-        for (int n = 0; n < count; ++n) {
-            const bool beside = n + 1 < count; // the last of the step's tiles stays in the slots
-            load_segment_input<R>(th, place(th, beside), beside,
-                                  shared.ends[index & 1][(k + n) % kTilesAhead], segment,
-                                  p().features, p().shape.features, p().shape.time_steps);
-        }
+        load_segment_input<R>(th, shared.ends[index & 1][k % kTilesAhead], segment, p().features,
+                              p().shape.features, p().shape.time_steps);
     }
 
     // Window ends and targets of the block's tiles k, k + 1, ...; the targets go to the cluster's
@@ -271,10 +258,6 @@ template <class R> struct Trainer {
         }
         __syncwarp();
         begin_step(lane);
-    }
-    // Of this step's k-th tile of the block.
-    __device__ __forceinline__ KeepBits drawn_keep(const Thread &th, int k) const {
-        return keep_bits([&](int e) { return keep_scratch(th, tile(k), shared.batch.index, e); });
     }
     // What the next step needs and this one does not hold, by layer 0, which would wait meanwhile.
     __device__ __forceinline__ void look_ahead(const Thread &th, const Batch &batch) const {

@@ -52,11 +52,11 @@ template <class R> __device__ __forceinline__ void leave_piece() {
     }
 }
 
-// Turns to the forward pass of the next piece, of the block's tile number k of `tiles`. Layer 0,
-// which is ahead, gathers x before it waits for the layer above.
+// Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
+// ahead, gathers x before it waits for the layer above.
 template <class R>
-__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th, int k, int tiles,
-                                            int index, KeepBits &keep) {
+__device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th, int k, int index,
+                                            KeepBits &keep) {
     th.id = computed_here(th.id); // nothing of this before the first piece
     const Batch batch = trainer.shared.batch;
     __syncthreads(); // the block has read x, the windows and the tiles of the piece before
@@ -66,41 +66,27 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th
     }
     if (R::kFirst) {
         if (index == 0) { // first: both arrive together
-            keep = trainer.drawn_keep(th, k);
+            keep = trainer.keep_bits(
+                [&](int e) { return trainer.keep_scratch(th, trainer.tile(k), batch.index, e); });
         }
-        trainer.load_input(th, batch.index, k, tiles, trainer.segment(index));
+        trainer.load_input(th, batch.index, k, trainer.segment(index));
     }
     leave_piece<R>();
 }
 
-// A tile in its own place or beside it, and from there to the layer above.
+// The block's part of a piece; cell and hidden as in forward_segment.
 template <class R, bool kOffloads>
-__device__ __forceinline__ ForwardTile<R, kOffloads>
-forward_tile(const Trainer<R> &trainer, const Thread &th, bool beside, int k, int index,
-             const KeepBits &keep) {
-    using Above = Role<typename R::L, false, true>;
-    TilePlace above = {};
-    if (!R::kLast) {
-        above = beside ? beside_place<Above>(address_in_block(th.input_gradient, 1))
-                       : slots_place<Above>(address_in_block(th.slots, 1));
-    }
-    return {trainer.place(th, beside), above, kOffloads ? trainer.offloaded(k, index) : nullptr,
-            SegmentKeepBits(keep, trainer.segment(index))};
-}
-
-// The block's part of a piece, or of two side by side.
-template <class R, class... Tiles>
-__device__ __forceinline__ void forward_piece(const Trainer<R> &trainer, Thread &th,
-                                              const ForwardWeights<R> &weights, int index,
-                                              Tiles &...tiles) {
+__device__ __forceinline__ void
+forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int k,
+              int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
     if (!R::kFirst && th.id < segment.count) {
-        barrier_expect(th.full + 8 * th.id, sizeof...(tiles) * R::kPlanes * R::kTileBytes);
+        barrier_expect(th.full + 8 * th.id, R::kPlanes * R::kTileBytes);
     }
     __syncthreads(); // x
-    const int features = trainer.p().shape.features;
-    forward_segment<R>(th, weights, segment, product_order(features), R::input_depth(features),
-                       tiles...);
+    forward_segment<R, kOffloads>(th, weights, segment, keep,
+                                  R::input_depth(trainer.p().shape.features), cell, hidden,
+                                  kOffloads ? trainer.offloaded(k, index) : nullptr);
 }
 
 template <class R>
@@ -132,39 +118,6 @@ __device__ __forceinline__ void finish_tile(const Trainer<R> &trainer, const Thr
     }
 }
 
-// One piece; cell and hidden: c and h of the thread's two cells before it, and then after it.
-template <class R, bool kOffloads>
-__device__ __forceinline__ void
-forward_alone(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int k,
-              int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
-    auto tile = forward_tile<R, kOffloads>(trainer, th, false, k, index, keep);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-        tile.cell[e] = cell[e], tile.hidden[e] = hidden[e];
-    }
-    forward_piece<R>(trainer, th, weights, index, tile);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-        cell[e] = tile.cell[e], hidden[e] = tile.hidden[e];
-    }
-}
-
-// Tiles k and k + 1 side by side, of one piece each. `keep` becomes the second one's.
-template <class R, bool kOffloads>
-__device__ __forceinline__ void forward_pair(const Trainer<R> &trainer, Thread &th,
-                                             const ForwardWeights<R> &weights, int k, int tiles,
-                                             KeepBits &keep) {
-    auto first = forward_tile<R, true>(trainer, th, true, k, 0, keep);
-    keep = trainer.drawn_keep(th, k + 1);
-    auto second = forward_tile<R, kOffloads>(trainer, th, false, k + 1, 0, keep);
-    first.cell[0] = first.cell[1] = first.hidden[0] = first.hidden[1] = 0.0f;
-    second.cell[0] = second.cell[1] = second.hidden[0] = second.hidden[1] = 0.0f;
-    forward_piece<R>(trainer, th, weights, 0, first, second);
-    th.id = computed_here(th.id); // not held beside the weights
-    finish_tile<R>(trainer, th, k, false, first.hidden);
-    finish_tile<R>(trainer, th, k + 1, k + 2 == tiles, second.hidden);
-}
-
 // Forward over all pieces of this block. The last piece stays in shared memory, and `keep` is its
 // tile's.
 template <class R>
@@ -173,33 +126,19 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
     const int segments = trainer.launch.plan.segments;
     ForwardWeights<R> weights;
     load_weights(weights, trainer, th);
-    int k = 0;
-    if constexpr (R::kPairs) {
 #pragma unroll 1
-        for (; trainer.abreast(k, tiles) == 2; k += 2) {
-            if (k > 0) {
-                enter_piece<R>(trainer, th, k, tiles, 0, keep);
-            }
-            if (k + 2 == tiles) {
-                forward_pair<R, false>(trainer, th, weights, k, tiles, keep);
-            } else {
-                forward_pair<R, true>(trainer, th, weights, k, tiles, keep);
-            }
-        }
-    }
-#pragma unroll 1
-    for (; k < tiles; ++k) {
+    for (int k = 0; k < tiles; ++k) {
         const bool last = k + 1 == tiles;
         float cell[2] = {0.0f, 0.0f}, hidden[2] = {0.0f, 0.0f};
 #pragma unroll 1
         for (int index = 0; index < segments; ++index) {
             if (k > 0 || index > 0) {
-                enter_piece<R>(trainer, th, k, tiles, index, keep);
+                enter_piece<R>(trainer, th, k, index, keep);
             }
             if (last && index + 1 == segments) {
-                forward_alone<R, false>(trainer, th, weights, k, index, keep, cell, hidden);
+                forward_piece<R, false>(trainer, th, weights, k, index, keep, cell, hidden);
             } else {
-                forward_alone<R, true>(trainer, th, weights, k, index, keep, cell, hidden);
+                forward_piece<R, true>(trainer, th, weights, k, index, keep, cell, hidden);
             }
         }
         th.id = computed_here(th.id); // not held beside the weights
@@ -327,7 +266,6 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
     using L = typename R::L;
     const auto &workspace = trainer.launch.workspace;
     const int segments = trainer.launch.plan.segments, features = trainer.p().shape.features;
-    const ProductOrder order = product_order(features);
     bool fetched = false; // and adds to what the pieces before have left
     int k = tiles - 1, index = segments - 1;
 #pragma unroll 1
@@ -347,9 +285,9 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
             barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
         }
         if (fetched) {
-            backward_segment<R, true>(th, weights, segment, order, keep, top, parity, state);
+            backward_segment<R, true>(th, weights, segment, keep, top, parity, state);
         } else {
-            backward_segment<R, false>(th, weights, segment, order, keep, top, parity, state);
+            backward_segment<R, false>(th, weights, segment, keep, top, parity, state);
         }
         if (index > 0) { // for the segment before: not held beside the weight gradients
             trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
@@ -437,7 +375,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
                      (int)gridDim.x * R::kThreads);
     barrier.arrive(th.id); // also: the block's threads see the windows
     if (R::kFirst) {
-        trainer.load_input(th, 0, 0, shared.batch.tiles_of(trainer.cluster()), trainer.segment(0));
+        trainer.load_input(th, 0, 0, trainer.segment(0));
     }
     barrier.wait(th.id, gridDim.x); // all weights are packed; all blocks have read the scale
 
@@ -491,8 +429,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             shared.arrivals = gradients + gridDim.x;
         }
         if (R::kFirst && step + 1 < p.steps) {
-            trainer.load_input(th, step + 1, 0, shared.batch.tiles_of(trainer.cluster()),
-                               trainer.segment(0));
+            trainer.load_input(th, step + 1, 0, trainer.segment(0));
         }
         barrier.wait(th.id, gradients + gridDim.x);
     }

@@ -78,8 +78,6 @@ template <int kHidden_, class Operand_> struct Layout {
     using Operand = Operand_;
     static constexpr int kBytes = Operand::kBytes;
     static constexpr int kPlanes = Operand::kPlanes;
-    // Two tiles at once in forward: weights of other operands leave no registers for it.
-    static constexpr bool kPairs = kBytes * kPlanes == 2;
     static constexpr int kHidden = kHidden_;
     static constexpr int kThreads = 4 * kHidden; // a warp has 8 units, all 8 rows, all 4 gates
     static constexpr int kWarps = kHidden / 8;
@@ -148,7 +146,7 @@ constexpr int kGateRow = 128, kGatePart = kRows * kGateRow;
 // What a block does. A slot is one time step in shared memory:
 //   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
 //             backward pass overwrites them in place by d(gates): [parts][8 rows][units][4 gates]
-//   cell      [4H threads] Operand::Cells: c(t-1), thread-private
+//   cell      [4H threads] float2: c(t-1), thread-private
 //   previous  tile of h(t-1), plane after plane
 //   input     x(t), or the tile of h(t), dropped, of the layer below; plane after plane
 // Where d(gates) are so much larger than the gates, they cover the cell as well, which is read as
@@ -161,9 +159,9 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kLayer = kFirst ? 0 : 1;
     static constexpr int kLayers = kFirst && kLast ? 1 : 2;
     static constexpr int kInputGroups = kFirst ? L::kInputGroups : L::kForwardGroups;
-    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas; // of a group
-    static constexpr int kCellBytes = sizeof(typename L::Operand::Cells) * L::kThreads;
-    static constexpr int kInputGradientBytes = sizeof(float2) * L::kThreads;
+    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas;                // of a group
+    static constexpr int kCellBytes = 32 * L::kHidden;                            // float2 a thread
+    static constexpr int kInputGradientBytes = kCellBytes;                        // the same
     static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes; // of one plane
     static constexpr int kCell = sizeof(typename L::Operand::Gates) * L::kThreads;
     static constexpr bool kCovers = kCell + kCellBytes + kInputGradientBytes == kGateGradientBytes;
@@ -196,17 +194,11 @@ template <class L> struct SharedPlan {
     }
     static constexpr int kSlotBytes =
         Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
-    // Forward has the second of two tiles where the gradients will be.
-    static_assert(!L::kPairs || (2 * L::kTileBytes == Lower::kInputGradientBytes &&
-                                 Lower::kSlotBytes == Upper::kSlotBytes));
     static constexpr size_t bytes(int steps, int layers) {
-        const bool has_gradients = !Lower::kCovers && (layers == 2 || L::kPairs);
         const int lower =
-            slots(steps) * (Lower::kSlotBytes + (has_gradients ? Lower::kInputGradientBytes : 0));
-        const int upper =
-            layers == 1
-                ? 0
-                : slots(steps) * (Upper::kSlotBytes + (L::kPairs ? Upper::kInputGradientBytes : 0));
+            slots(steps) *
+            (Lower::kSlotBytes + (Lower::kCovers || layers == 1 ? 0 : Lower::kInputGradientBytes));
+        const int upper = layers == 1 ? 0 : slots(steps) * Upper::kSlotBytes;
         return kHead + (lower > upper ? lower : upper);
     }
 };
@@ -317,18 +309,6 @@ __device__ __forceinline__ void each_product(const Multiply &multiply) {
             multiply(p, q);
         }
     }
-}
-
-// A warp issues in order, and the compiler puts products first: what it does beside them would wait
-// until all are issued. A product that needs a number of what is beside comes after that.
-struct ProductOrder {
-    uint32_t zero; // 0, which the compiler does not know
-    __device__ __forceinline__ void after(float number, uint32_t &operand) const {
-        operand |= __float_as_uint(number) & zero;
-    }
-};
-__device__ __forceinline__ ProductOrder product_order(int features) {
-    return {(uint32_t)features >> 8}; // there are up to 32
 }
 
 // First element of each tensor in the concatenated parameters.

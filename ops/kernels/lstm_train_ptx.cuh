@@ -56,31 +56,25 @@ __device__ __forceinline__ uint32_t round_tf32(float v) {
     return r;
 }
 
-// ---- Products by a warp: d[16x8] = a[16xk] b[kx8] + c, k = 16 operands of 16 bits or 8 of 32
-// -----
-__device__ __forceinline__ void mma_fp16(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1,
-                                         const float (&c)[4]) {
+// ---- Products by a warp: c[16x8] += a[16xk] b[kx8], k = 16 operands of 16 bits or 8 of 32
+// -----------
+__device__ __forceinline__ void mma_fp16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]),
-          "f"(c[3]));
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ void mma_bf16(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1,
-                                         const float (&c)[4]) {
+__device__ __forceinline__ void mma_bf16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]),
-          "f"(c[3]));
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ void mma_tf32(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1,
-                                         const float (&c)[4]) {
+__device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%10,%11,%12,%13};"
-        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1), "f"(c[0]), "f"(c[1]), "f"(c[2]),
-          "f"(c[3]));
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
 }
 
 // ---- Products by a warpgroup of matrices in shared memory: d[64 x N] = a^T b (+ d), k = 16
@@ -182,9 +176,6 @@ __device__ __forceinline__ float2 load_shared_float2(uint32_t address) {
     float2 v;
     asm volatile("ld.shared.v2.f32 {%0,%1},[%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
     return v;
-}
-__device__ __forceinline__ void store_shared4(uint32_t address, uint32_t v) {
-    asm volatile("st.shared.u32 [%0],%1;" ::"r"(address), "r"(v) : "memory");
 }
 __device__ __forceinline__ void store_shared16(uint32_t address, uint4 v) {
     asm volatile("st.shared.v4.u32 [%0],{%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),

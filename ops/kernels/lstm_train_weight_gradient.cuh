@@ -163,13 +163,12 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
         for (int m = 0; m < 4; ++m) {
 #pragma unroll
             for (int n = 0; n < kBlocks; ++n) {
-                Op::mma(sum[m][n], a[m], b[n][0], b[n][1], sum[m][n]);
+                Op::mma(sum[m][n], a[m], b[n][0], b[n][1]);
             }
 #pragma unroll
             for (int n = 0; R::kFirst && n < 2; ++n) {
                 if (has_input) {
-                    float(&of_input)[4] = input_sum[R::kFirst ? m : 0][n];
-                    Op::mma(of_input, a[m], x[n][0], x[n][1], of_input);
+                    Op::mma(input_sum[R::kFirst ? m : 0][n], a[m], x[n][0], x[n][1]);
                 }
             }
         }

@@ -247,9 +247,7 @@ TEST(LstmTrainEmulated, pieces_that_wait_in_device_memory_equal_float64) {
 
 TEST(LstmTrainEmulated, more_tiles_than_windows_are_found_ahead_equal_float64) {
     const Device device(1);
-    expect_float64({4, 2, 32, 2}, 80, 70, 0);               // nine tiles of one cluster
-    expect_float64({4, 2, 32, 2}, 80, 70, 0, RP_LSTM_FP16); // two at a time, and one
-    expect_float64({4, 2, 32, 1}, 90, 80, 0, RP_LSTM_BF16); // two at a time
+    expect_float64({4, 2, 32, 2}, 80, 70, 0); // nine tiles of one cluster
 }
 
 TEST(LstmTrainEmulated, several_steps_equal_the_cpu_kernel) {

@@ -71,8 +71,7 @@ struct Fragments {
 // Lane 4g + q holds rows g and g + 8 of a and column g of b, at k = q of each run of 4 registers;
 // a register has `packed` numbers side by side: number(register's bits, which).
 template <int packed, class Number>
-void multiply(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1, const float (&c)[4],
-              const Number &number) {
+void multiply(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1, const Number &number) {
     const Fragments mine = {{a.x, a.y, a.z, a.w}, {b0, b1}};
     const int g = emulation::thread->lane() / 4, q = emulation::thread->lane() % 4;
     const float4 sum = emulation::exchange(mine, [&](const auto &given) {
@@ -93,16 +92,16 @@ void multiply(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1, const float (&c)
         }
         return make_float4(result[0], result[1], result[2], result[3]);
     });
-    d[0] = sum.x, d[1] = sum.y, d[2] = sum.z, d[3] = sum.w;
+    c[0] = sum.x, c[1] = sum.y, c[2] = sum.z, c[3] = sum.w;
 }
-inline void mma_fp16(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1, const float (&c)[4]) {
-    multiply<2>(d, a, b0, b1, c, [](uint32_t v, int i) { return float_of_fp16(v >> 16 * i); });
+inline void mma_fp16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<2>(c, a, b0, b1, [](uint32_t v, int i) { return float_of_fp16(v >> 16 * i); });
 }
-inline void mma_bf16(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1, const float (&c)[4]) {
-    multiply<2>(d, a, b0, b1, c, [](uint32_t v, int i) { return float_of_bf16(v >> 16 * i); });
+inline void mma_bf16(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<2>(c, a, b0, b1, [](uint32_t v, int i) { return float_of_bf16(v >> 16 * i); });
 }
-inline void mma_tf32(float (&d)[4], uint4 a, uint32_t b0, uint32_t b1, const float (&c)[4]) {
-    multiply<1>(d, a, b0, b1, c, [](uint32_t v, int) { return __uint_as_float(v & 0xffffe000); });
+inline void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+    multiply<1>(c, a, b0, b1, [](uint32_t v, int) { return __uint_as_float(v & 0xffffe000); });
 }
 
 // ---- Products by a warpgroup --------------------------------------------------------------------
@@ -173,9 +172,6 @@ inline uint32_t load_shared4(uint32_t address) {
 }
 inline float2 load_shared_float2(uint32_t address) {
     return at<float2>(address);
-}
-inline void store_shared4(uint32_t address, uint32_t v) {
-    at<uint32_t>(address) = v;
 }
 inline void store_shared16(uint32_t address, uint4 v) {
     at<uint4>(address) = v;
