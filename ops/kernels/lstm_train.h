@@ -17,8 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Type of the matrix operands; weights, accumulators, statistics and Adam are always float.
- * fp16 and fp32 have a loss scale; a step that overflows is skipped. */
+/* Type of the matrix operands; weights, accumulators, statistics and Adam are always float. Up to
+ * 10 features meet their weights in twice the bits. fp16 and fp32 have a loss scale; a step that
+ * overflows is skipped. */
 typedef enum rp_lstm_precision {
     RP_LSTM_FP16 = 0,
     RP_LSTM_BF16 = 1,

@@ -92,7 +92,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
     typename Op::Gates gates;
     float2 previous_cell;
-    auto wait_fetched = [&](int t) {
+    auto wait_for_slot = [&](int t) {
         if (kFetched) {
             barrier_wait(th.fetched + t / kChunk * 8, parity);
         }
@@ -129,11 +129,11 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         state.dh[1] = fmaf(dx.y, kept.factor(1, t), state.dh[1]);
     };
 
-    wait_fetched(segment.count - 1);
+    wait_for_slot(segment.count - 1);
     load(segment.count - 1);
     coefficients(top);
     if (segment.count > 1) {
-        wait_fetched(segment.count - 2);
+        wait_for_slot(segment.count - 2);
         load(segment.count - 2);
     }
     __syncthreads(); // every thread has read the gates that d(gates) of two slots overwrite
@@ -169,7 +169,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             break;
         }
         if (t > 1 && (unsigned)t % kChunk == 1) { // here, where it does not hold up the loads below
-            wait_fetched(t - 2);
+            wait_for_slot(t - 2);
         }
         __syncthreads(); // d(gates) of all units are in the slot
         const bool receives = R::kReceivesGradient && t > 0;

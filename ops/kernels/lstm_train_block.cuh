@@ -27,7 +27,7 @@ struct GridBarrier {
     }
 };
 
-// fp16: after kGrowthSteps good steps the scale doubles, up to its first value.
+// fp16 and fp32: after kGrowthSteps good steps the scale doubles, up to its first value.
 struct LossScale {
     static constexpr int kGrowthSteps = 2000;
     float scale;
@@ -178,7 +178,7 @@ template <class R> struct Trainer {
                                                       int e) const {
         return reinterpret_cast<uint64_t &>(scratch(th, tile, CellScratch(keep_cells(index) + e)));
     }
-    // The same for the last tile of the step, in shared memory.
+    // What the head reads and writes; of the last tile of the step in shared memory.
     __device__ __forceinline__ float2 &head_scratch(const Thread &th, int tile, bool last,
                                                     CellScratch what) const {
         return last ? shared.tile_cells[what][th.id] : scratch(th, tile, what);

@@ -261,16 +261,16 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     save(segment.count - 1, true);
 }
 
-// Feature f of a row, in the tile of x at `tile`.
+// Feature f of `width` of a row, in the tile of x at `tile`.
 template <class R>
-__device__ __forceinline__ void store_input(uint32_t tile, int row, int f, int run, bool low_parts,
-                                            float x) {
+__device__ __forceinline__ void store_input(uint32_t tile, int row, int f, int width, float x) {
     using Op = typename R::Operand;
 #pragma unroll
     for (int p = 0; p < R::kPlanes; ++p) {
         store_first(tile + R::input_place(row, f) + p * R::kInputBytes, Op::pack(x, 0.0f, p));
     }
-    if (low_parts) {
+    if (R::has_low_parts(width)) {
+        const int run = R::input_run(width);
         store_first(tile + R::input_place(row, run + f), Op::pack(x, 0.0f, 0));
         store_first(tile + R::input_place(row, 2 * run + f), Op::pack(x, 0.0f, 1));
     }
@@ -282,7 +282,7 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
                                                    const Segment &segment, const float *features,
                                                    int width, int time_steps) {
     constexpr int kInFlight = 4;
-    const int count = segment.count * width, run = R::input_run(width);
+    const int count = segment.count * width;
     const float inv_width = 1.0f / (float)width;
     for (int row = th.warp(); row < kRows; row += R::kWarps) {
         const int end = ends[row];
@@ -300,8 +300,7 @@ __device__ __forceinline__ void load_segment_input(const Thread &th, const int *
                 const int at = first + 32 * i;
                 const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width;
                 if (at < count) { // t = at / width
-                    store_input<R>(th.slots + t * R::kSlotBytes + R::kInput, row, f, run,
-                                   R::has_low_parts(width), x[i]);
+                    store_input<R>(th.slots + t * R::kSlotBytes + R::kInput, row, f, width, x[i]);
                 }
             }
         }

@@ -118,9 +118,8 @@ template <int kHidden_, class Operand_> struct Layout {
         return kBytes == 2 ? chunk_place<kTileRow>(row, at >> 4) + at % 16 : row * 64 + at;
     }
     // Up to 10 features leave room in the depth of their mma for what their operands, and those of
-    // their weights, leave off: x W = high W_high + high W_low + low W_high, three runs of k. A
-    // weight that all rows share errs the same way in all of them; without this, W_x's rounding was
-    // the largest part of the gradient's error (results/precision.json).
+    // their weights, leave off: x W = high W_high + high W_low + low W_high, three runs of k. The
+    // rounding of a weight errs the same way in all rows of a batch, and does not average out.
     static __host__ __device__ constexpr int input_run(int features) {
         return (features + 1) / 2 * 2;
     }
