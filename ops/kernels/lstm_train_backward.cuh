@@ -91,7 +91,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     // Coefficients of dh and dc in the gate gradients, made one time step ahead.
     float to_o[2], to_c[2], to_i[2], to_f[2], to_g[2], forget[2];
     typename Op::Gates gates;
-    float2 previous_cell;
+    typename Op::Cells previous_cells;
     auto wait_for_slot = [&](int t) {
         if (kFetched) {
             barrier_wait(th.fetched + t / kChunk * 8, parity);
@@ -100,12 +100,13 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
     auto load = [&](int t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         gates.load(slot, th.id, R::kThreads);
-        previous_cell = load_shared_float2(slot + R::kCell + th.id * 8);
+        previous_cells.load(slot + R::kCell, th.id);
     };
     auto coefficients = [&](bool last_time_step) {
         float i[2], f[2], g[2], o[2];
         gates.get(i, f, g, o);
-        const float before[2] = {previous_cell.x, previous_cell.y};
+        const float2 cells = previous_cells.get();
+        const float before[2] = {cells.x, cells.y};
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             if (last_time_step) {

@@ -145,7 +145,7 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         }
     };
     typename Op::Gates gates = {};
-    float previous_cell[2] = {0.0f, 0.0f};
+    typename Op::Cells previous_cells = {};
     // What the rest of the step does not wait for: keep the gates, send h up. In the segment's
     // first time step there is nothing to save yet: it `sends` nothing, and the next call
     // overwrites what it keeps. Without that call the first time step would be a second copy of the
@@ -171,11 +171,10 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         if (kOffloads) {
             uint8_t *const copy = offloaded + t * R::kSlotBytes;
             gates.store(copy, th.id, R::kThreads);
-            __stcg((float2 *)(copy + R::kCell) + th.id,
-                   make_float2(previous_cell[0], previous_cell[1]));
+            previous_cells.store(copy + R::kCell, th.id);
         } else {
             gates.store(slot, th.id, R::kThreads);
-            store_shared_float2(slot + R::kCell + th.id * 8, previous_cell[0], previous_cell[1]);
+            previous_cells.store(slot + R::kCell, th.id);
         }
     };
     // By one warp: all have the same.
@@ -241,9 +240,9 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
             f[e] = Op::sigmoid_of_double(sum(0, 2 + e), kept_f[e]);
             o[e] = Op::sigmoid_of_double(sum(1, 2 + e), kept_o[e]);
         }
+        previous_cells.set(cell[0], cell[1]);
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            previous_cell[e] = cell[e];
             cell[e] = fmaf(f[e], cell[e], i[e] * g[e]);
             hidden[e] = o[e] * Op::tanh(cell[e]);
         }

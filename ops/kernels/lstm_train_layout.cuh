@@ -145,7 +145,7 @@ constexpr int kGateRow = 128, kGatePart = kRows * kGateRow;
 // What a block does. A slot is one time step in shared memory:
 //   gates     [4H threads] Operand::Gates (i, f, g, o of the thread's 2 cells), thread-private; the
 //             backward pass overwrites them in place by d(gates): [parts][8 rows][units][4 gates]
-//   cell      [4H threads] float2: c(t-1), thread-private
+//   cell      [4H threads] Operand::Cells: c(t-1), thread-private
 //   previous  tile of h(t-1), plane after plane
 //   input     x(t), or the tile of h(t), dropped, of the layer below; plane after plane
 // Where d(gates) are so much larger than the gates, they cover the cell as well, which is read as
@@ -158,9 +158,9 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kLayer = kFirst ? 0 : 1;
     static constexpr int kLayers = kFirst && kLast ? 1 : 2;
     static constexpr int kInputGroups = kFirst ? L::kInputGroups : L::kForwardGroups;
-    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas;                // of a group
-    static constexpr int kCellBytes = 32 * L::kHidden;                            // float2 a thread
-    static constexpr int kInputGradientBytes = kCellBytes;                        // the same
+    static constexpr int kInputMmas = kFirst ? 2 : L::kHiddenMmas; // of a group
+    static constexpr int kCellBytes = sizeof(typename L::Operand::Cells) * L::kThreads;
+    static constexpr int kInputGradientBytes = sizeof(float2) * L::kThreads;
     static constexpr int kGateGradientBytes = 4 * kRows * L::kHidden * L::kBytes; // of one plane
     static constexpr int kCell = sizeof(typename L::Operand::Gates) * L::kThreads;
     static constexpr bool kCovers = kCell + kCellBytes + kInputGradientBytes == kGateGradientBytes;

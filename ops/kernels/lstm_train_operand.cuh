@@ -2,7 +2,7 @@
 // of two of them, the accuracy of the activations that goes with it, and how gates are kept.
 //
 //   Pair         two neighbouring operands: one register of 16-bit numbers, or two of 32-bit ones
-//   Gates        i, f, g, o of a thread's two cells, for the backward pass
+//   Gates, Cells  i, f, g, o and c of a thread's two cells, for the backward pass
 //   kPlanes      an operand is a sum of as many, each in a tile or in fragments of its own
 //   pack, pack_hidden  two numbers, or two of h as a tile keeps them: their part in a plane, or
 //                in plane 1 what those of plane 0 leave off
@@ -88,6 +88,40 @@ struct Fp32Gates {
     }
 };
 
+// ---- c of a thread's two cells
+struct Fp16Cells {
+    uint32_t pair;
+    __device__ __forceinline__ void set(float first, float second) {
+        pair = pack_fp16(first, second);
+    }
+    __device__ __forceinline__ float2 get() const { return unpack_fp16(pair); }
+    __device__ __forceinline__ void store(uint32_t address, int thread) const {
+        store_shared4(address + thread * 4, pair);
+    }
+    __device__ __forceinline__ void store(void *place, int thread) const {
+        __stcg((uint32_t *)place + thread, pair);
+    }
+    __device__ __forceinline__ void load(uint32_t address, int thread) {
+        pair = load_shared4(address + thread * 4);
+    }
+};
+struct Fp32Cells {
+    float2 pair;
+    __device__ __forceinline__ void set(float first, float second) {
+        pair = make_float2(first, second);
+    }
+    __device__ __forceinline__ float2 get() const { return pair; }
+    __device__ __forceinline__ void store(uint32_t address, int thread) const {
+        store_shared_float2(address + thread * 8, pair.x, pair.y);
+    }
+    __device__ __forceinline__ void store(void *place, int thread) const {
+        __stcg((float2 *)place + thread, pair);
+    }
+    __device__ __forceinline__ void load(uint32_t address, int thread) {
+        pair = load_shared_float2(address + thread * 8);
+    }
+};
+
 __device__ __forceinline__ uint2 half_of_chunk(uint4 chunk, int s) {
     return s ? make_uint2(chunk.z, chunk.w) : make_uint2(chunk.x, chunk.y);
 }
@@ -97,6 +131,7 @@ template <class Op> struct Storage16 {
     static constexpr int kBytes = 2, kPlanes = 1;
     using Pair = uint32_t;
     using Gates = Fp16Gates;
+    using Cells = Fp16Cells;
     static __device__ __forceinline__ Pair pack_hidden(float low, float high, int plane) {
         return Op::pack(low, high, plane);
     }
@@ -149,6 +184,7 @@ struct Tf32 : FastActivations {
     static constexpr float kFirstScale = 1.0f;
     using Pair = uint2;
     using Gates = Fp16Gates;
+    using Cells = Fp32Cells;
     // h as fp16, which has TF32's mantissa, for |h| < 1.
     static __device__ __forceinline__ uint32_t pack_hidden(float low, float high, int) {
         return pack_fp16(low, high);
@@ -181,6 +217,7 @@ struct Fp32 : ExactActivations, Storage16<Fp32> {
     static constexpr bool kScaled = true;
     static constexpr float kFirstScale = 64.0f;
     using Gates = Fp32Gates;
+    using Cells = Fp32Cells;
     static __device__ __forceinline__ Pair pack(float low, float high, int plane) {
         return Fp16::pack(low, high, plane);
     }

@@ -177,6 +177,9 @@ __device__ __forceinline__ float2 load_shared_float2(uint32_t address) {
     asm volatile("ld.shared.v2.f32 {%0,%1},[%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
     return v;
 }
+__device__ __forceinline__ void store_shared4(uint32_t address, uint32_t v) {
+    asm volatile("st.shared.u32 [%0],%1;" ::"r"(address), "r"(v) : "memory");
+}
 __device__ __forceinline__ void store_shared16(uint32_t address, uint4 v) {
     asm volatile("st.shared.v4.u32 [%0],{%1,%2,%3,%4};" ::"r"(address), "r"(v.x), "r"(v.y),
                  "r"(v.z), "r"(v.w)

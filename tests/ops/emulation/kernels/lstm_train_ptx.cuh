@@ -173,6 +173,9 @@ inline uint32_t load_shared4(uint32_t address) {
 inline float2 load_shared_float2(uint32_t address) {
     return at<float2>(address);
 }
+inline void store_shared4(uint32_t address, uint32_t v) {
+    at<uint32_t>(address) = v;
+}
 inline void store_shared16(uint32_t address, uint4 v) {
     at<uint4>(address) = v;
 }
