@@ -185,13 +185,13 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
 #pragma unroll
             for (int j = 0; j < kGroups; ++j) {
                 const uint32_t place = (R::kPrevious + fragment) ^ j << 6;
-                __stcg((uint4 *)(copy + place + p * R::kTileBytes), previous[p][j]);
+                __stcs((uint4 *)(copy + place + p * R::kTileBytes), previous[p][j]);
             }
 #pragma unroll
             for (int j = 0; j < kInputGroups; ++j) {
                 const uint32_t place = R::kFirst ? R::kInput + input_fragment + j * 512
                                                  : (R::kInput + fragment) ^ j << 6;
-                __stcg((uint4 *)(copy + place + p * R::kInputPlane), input[p][j]);
+                __stcs((uint4 *)(copy + place + p * R::kInputPlane), input[p][j]);
             }
         }
     };

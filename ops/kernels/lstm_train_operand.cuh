@@ -52,7 +52,7 @@ struct Fp16Gates {
         store_shared16(address + thread * 16, pairs);
     }
     __device__ __forceinline__ void store(void *place, int thread, int) const {
-        __stcg((uint4 *)place + thread, pairs);
+        __stcs((uint4 *)place + thread, pairs);
     }
     __device__ __forceinline__ void load(uint32_t address, int thread, int) {
         pairs = load_shared16(address + thread * 16);
@@ -79,8 +79,8 @@ struct Fp32Gates {
         store_shared16(address + (threads + thread) * 16, cell_output);
     }
     __device__ __forceinline__ void store(void *place, int thread, int threads) const {
-        __stcg((uint4 *)place + thread, input_forget);
-        __stcg((uint4 *)place + threads + thread, cell_output);
+        __stcs((uint4 *)place + thread, input_forget);
+        __stcs((uint4 *)place + threads + thread, cell_output);
     }
     __device__ __forceinline__ void load(uint32_t address, int thread, int threads) {
         input_forget = load_shared16(address + thread * 16);
@@ -99,7 +99,7 @@ struct Fp16Cells {
         store_shared4(address + thread * 4, pair);
     }
     __device__ __forceinline__ void store(void *place, int thread) const {
-        __stcg((uint32_t *)place + thread, pair);
+        __stcs((uint32_t *)place + thread, pair);
     }
     __device__ __forceinline__ void load(uint32_t address, int thread) {
         pair = load_shared4(address + thread * 4);
@@ -115,7 +115,7 @@ struct Fp32Cells {
         store_shared_float2(address + thread * 8, pair.x, pair.y);
     }
     __device__ __forceinline__ void store(void *place, int thread) const {
-        __stcg((float2 *)place + thread, pair);
+        __stcs((float2 *)place + thread, pair);
     }
     __device__ __forceinline__ void load(uint32_t address, int thread) {
         pair = load_shared_float2(address + thread * 8);

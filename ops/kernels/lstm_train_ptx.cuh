@@ -263,10 +263,12 @@ __device__ __forceinline__ void fence_async_reads() {
 // Completes `barrier`, of this block, by the bytes.
 __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
                                           uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0],[%1],%2,[%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "{.reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once,1.0;"
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%0],[%1],%2,[%3],once;}" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(barrier)
+        : "memory");
 }
 
 // ---- Sums in device memory: the first of several is stored, the others are added. One thread has

@@ -199,7 +199,7 @@ __device__ __forceinline__ void sum_clusters(const float2 *source, int pairs, in
         float2 v[kInFlight];
 #pragma unroll
         for (int i = 0; i < kInFlight; ++i) {
-            v[i] = c + i < clusters ? source[(size_t)i * pairs] : float2();
+            v[i] = c + i < clusters ? __ldcg(source + (size_t)i * pairs) : float2();
         }
         source += (size_t)kInFlight * pairs;
 #pragma unroll

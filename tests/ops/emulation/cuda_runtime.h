@@ -78,6 +78,9 @@ template <class T> T __ldcg(const T *place) {
 template <class T> void __stcg(T *place, T value) {
     *place = value;
 }
+template <class T> void __stcs(T *place, T value) {
+    *place = value;
+}
 inline uint32_t __float_as_uint(float v) {
     uint32_t bits;
     memcpy(&bits, &v, sizeof bits);
