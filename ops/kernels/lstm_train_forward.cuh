@@ -260,47 +260,44 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     save(segment.count - 1, true);
 }
 
-// Feature f of `width` of a row, in the tile of x at `tile`.
+// Features f and f + 1 of `width` of a row, in the tile of x at `tile`; f is even.
 template <class R>
-__device__ __forceinline__ void store_input(uint32_t tile, int row, int f, int width, float x) {
+__device__ __forceinline__ void store_input(uint32_t tile, int row, int f, int width, float first,
+                                            float second) {
     using Op = typename R::Operand;
 #pragma unroll
     for (int p = 0; p < R::kPlanes; ++p) {
-        store_first(tile + R::input_place(row, f) + p * R::kInputBytes, Op::pack(x, 0.0f, p));
+        store_pair(tile + R::input_place(row, f) + p * R::kInputBytes, Op::pack(first, second, p));
     }
     if (R::has_low_parts(width)) {
         const int run = R::input_run(width);
-        store_first(tile + R::input_place(row, run + f), Op::pack(x, 0.0f, 0));
-        store_first(tile + R::input_place(row, 2 * run + f), Op::pack(x, 0.0f, 1));
+        store_pair(tile + R::input_place(row, run + f), Op::pack(first, second, 0));
+        store_pair(tile + R::input_place(row, 2 * run + f), Op::pack(first, second, 1));
     }
 }
 
 // x of the segment for the tile whose windows end at `ends`[8] (-1: no such row), in shared memory.
+// Little code, as it is fetched anew for each tile.
 template <class R>
 __device__ __forceinline__ void load_segment_input(const Thread &th, const int *ends,
                                                    const Segment &segment, const float *features,
                                                    int width, int time_steps) {
-    constexpr int kInFlight = 4;
-    const int count = segment.count * width;
-    const float inv_width = 1.0f / (float)width;
-    for (int row = th.warp(); row < kRows; row += R::kWarps) {
-        const int end = ends[row];
-        const float *source = features + ((int64_t)end + 1 - time_steps + segment.first) * width;
 #pragma unroll 1
-        for (int first = th.lane(); first < count; first += 32 * kInFlight) {
-            float x[kInFlight];
+    for (int at = th.id; at < kRows * segment.count; at += R::kThreads) {
+        const int row = at % kRows, t = at / kRows, end = ends[row];
+        const int from = end + 1 - time_steps + segment.first + t;
+        const float *source = features + (int64_t)from * width;
+        const uint32_t tile = th.slots + t * R::kSlotBytes + R::kInput;
+#pragma unroll 1
+        for (int f = 0; f < width; f += 4) {
+            float x[4];
 #pragma unroll
-            for (int i = 0; i < kInFlight; ++i) { // all are asked for before the first is used
-                const int at = first + 32 * i;
-                x[i] = end >= 0 && at < count ? __ldg(source + at) : 0.0f;
+            for (int i = 0; i < 4; ++i) { // all are asked for before the first is used
+                x[i] = end >= 0 && f + i < width ? __ldg(source + f + i) : 0.0f;
             }
-#pragma unroll
-            for (int i = 0; i < kInFlight; ++i) {
-                const int at = first + 32 * i;
-                const int t = (int)(((float)at + 0.5f) * inv_width), f = at - t * width;
-                if (at < count) { // t = at / width
-                    store_input<R>(th.slots + t * R::kSlotBytes + R::kInput, row, f, width, x[i]);
-                }
+            store_input<R>(tile, row, f, width, x[0], x[1]);
+            if (f + 2 < width) {
+                store_input<R>(tile, row, f + 2, width, x[2], x[3]);
             }
         }
     }

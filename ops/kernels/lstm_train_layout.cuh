@@ -101,7 +101,7 @@ template <int kHidden_, class Operand_> struct Layout {
     // [2 groups + s][q][b0, b1][word].
     static constexpr int kDepth = 32 / kBytes; // k of one mma
     // Byte of feature f in row 0 of x.
-    static __device__ __forceinline__ int feature_place(int f) {
+    static __device__ __forceinline__ int feature_place(uint32_t f) {
         const int step = f / kDepth, r = f % kDepth;
         return (step >> 1) * 512 + r / (kDepth / 4) * 16 + (step & 1) * 8 +
                r % (kDepth / 4) * kBytes;

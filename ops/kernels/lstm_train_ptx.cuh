@@ -207,12 +207,11 @@ __device__ __forceinline__ void store_apart(uint32_t low, uint32_t high, uint2 p
                  "r"(pair.y)
                  : "memory");
 }
-// The first operand of a pair.
-__device__ __forceinline__ void store_first(uint32_t address, uint32_t pair) {
-    asm volatile("st.shared.b16 [%0],%1;" ::"r"(address), "h"((uint16_t)pair) : "memory");
+__device__ __forceinline__ void store_pair(uint32_t address, uint32_t pair) {
+    store_shared4(address, pair);
 }
-__device__ __forceinline__ void store_first(uint32_t address, uint2 pair) {
-    asm volatile("st.shared.u32 [%0],%1;" ::"r"(address), "r"(pair.x) : "memory");
+__device__ __forceinline__ void store_pair(uint32_t address, uint2 pair) {
+    store_pairs(address, pair.x, pair.y);
 }
 // Four 8x8 tiles of 16-bit elements, transposed; lane l gives the address of row l%8 of tile l/8.
 __device__ __forceinline__ void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {

@@ -196,11 +196,11 @@ inline void store_apart(uint32_t low, uint32_t high, uint2 pair) {
     at<uint32_t>(low) = pair.x;
     at<uint32_t>(high) = pair.y;
 }
-inline void store_first(uint32_t address, uint32_t pair) {
-    at<uint16_t>(address) = static_cast<uint16_t>(pair);
+inline void store_pair(uint32_t address, uint32_t pair) {
+    store_shared4(address, pair);
 }
-inline void store_first(uint32_t address, uint2 pair) {
-    at<uint32_t>(address) = pair.x;
+inline void store_pair(uint32_t address, uint2 pair) {
+    store_pairs(address, pair.x, pair.y);
 }
 inline void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {
     struct Row {
