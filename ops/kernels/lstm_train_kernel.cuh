@@ -45,12 +45,23 @@
 
 namespace rp_lstm {
 
-// Neither block of a cluster writes to the other before that has finished its piece.
-template <class R> __device__ __forceinline__ void leave_piece() {
-    if (R::kLayers == 2) {
-        cluster_barrier_after_reads();
+// Neither block of a cluster sends what belongs to a piece before the other has read what it sent of
+// the piece before. Who receives says so as early as that; who sends, when it needs the answer.
+template <class R, bool kReceives> __device__ __forceinline__ void finish_reading() {
+    if (R::kLayers == 2 && kReceives) {
+        cluster_arrive_after_reads();
     }
 }
+template <class R, bool kReceives> __device__ __forceinline__ void wait_for_readers() {
+    if (R::kLayers == 2) {
+        if (!kReceives) {
+            cluster_arrive_after_reads();
+        }
+        cluster_wait();
+    }
+}
+// The gradients from above lie in slots that are fetched: not before these are back.
+template <class R> constexpr bool kReadsEarly = R::kReceivesGradient && !R::kCovers;
 
 // Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
 // ahead, gathers x before it waits for the layer above.
@@ -71,7 +82,7 @@ __device__ __forceinline__ void enter_piece(const Trainer<R> &trainer, Thread th
         }
         trainer.load_input(th, batch.index, k, trainer.segment(index));
     }
-    leave_piece<R>();
+    wait_for_readers<R, !R::kFirst>();
 }
 
 // The block's part of a piece; cell and hidden as in forward_segment.
@@ -139,6 +150,7 @@ __device__ __forceinline__ void forward_pass(const Trainer<R> &trainer, Thread &
                 forward_piece<R, false>(trainer, th, weights, k, index, keep, cell, hidden);
             } else {
                 forward_piece<R, true>(trainer, th, weights, k, index, keep, cell, hidden);
+                finish_reading<R, !R::kFirst>();
             }
         }
         th.id = computed_here(th.id); // not held beside the weights
@@ -202,7 +214,7 @@ __device__ __forceinline__ void head_pass(const Trainer<R> &trainer, const Threa
 template <class R>
 __device__ __forceinline__ void fetch_piece(const Trainer<R> &trainer, const Thread &th, int k,
                                             int index) {
-    fence_async_reads();
+    fence_async_shared();
     __syncthreads(); // the block has read the slots
     if (th.id == 0) {
         ++trainer.shared.fetches;
@@ -234,7 +246,7 @@ __device__ __forceinline__ uint32_t reenter_piece(const Trainer<R> &trainer, Thr
             return reinterpret_cast<const uint64_t &>(trainer.shared.tile_cells[e][th.id]);
         });
     }
-    leave_piece<R>();
+    wait_for_readers<R, kReadsEarly<R>>();
     return parity;
 }
 
@@ -289,6 +301,10 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         } else {
             backward_segment<R, false>(th, weights, segment, keep, top, parity, state);
         }
+        const bool more = k > 0 || index > 0;
+        if (more) {
+            finish_reading<R, kReadsEarly<R>>();
+        }
         if (index > 0) { // for the segment before: not held beside the weight gradients
             trainer.scratch(th, tile, kGradientCells) = make_float2(state.dh[0], state.dh[1]);
             trainer.scratch(th, tile, kCarryCells) = make_float2(state.dc[0], state.dc[1]);
@@ -299,9 +315,8 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
                                    (trainer.cluster() * R::kLayers + R::kLayer) * R::kThreads,
                                fetched);
         clear_slot_after<R>(th, segment.count);
-        fence_async_reads();
+        fence_async_shared();
         __syncthreads(); // d(gates) of the last time step are in its slot
-        const bool more = k > 0 || index > 0;
         if (--index < 0) {
             index = segments - 1, --k;
         }
@@ -392,6 +407,9 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
             }
             if (R::kLast) {
                 head_pass<R>(trainer, th, tiles);
+            }
+            if (tiles * launch.plan.segments > 1) {
+                fence_async_device(); // pieces come back by bulk copies
             }
             BackwardWeights<R> weights;
             if (R::kWeightsInAdvance) {

@@ -254,10 +254,13 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
 }
 
 // ---- Bulk copies from device to shared memory: by one thread, 16 bytes or a multiple ------------
-// Before it, and before products by warpgroups: every thread that has written what they read, or
+// Before one, and before products by warpgroups: every thread that has written what they read, or
 // has read or written where copies go, makes that known to them; then a __syncthreads.
-__device__ __forceinline__ void fence_async_reads() {
-    asm volatile("fence.proxy.async;" ::: "memory");
+__device__ __forceinline__ void fence_async_shared() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void fence_async_device() {
+    asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 // Completes `barrier`, of this block, by the bytes.
 __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
@@ -319,11 +322,13 @@ __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32
         "f"(x), "f"(y), "r"(barrier)
         : "memory");
 }
-// The same without a fence, which would wait for stores to device memory: for who only has read
-// what the other block will write.
-__device__ __forceinline__ void cluster_barrier_after_reads() {
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::
-                     : "memory");
+// The same in two halves, without a fence, which would wait for stores to device memory: for who
+// only has read what the other block will write.
+__device__ __forceinline__ void cluster_arrive_after_reads() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void cluster_barrier() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::

@@ -193,6 +193,29 @@ void meet(Meeting &meeting, int expected) {
     }
 }
 
+void arrive(Meeting &meeting, int expected) {
+    if (thread->waits) {
+        fail("a thread arrives twice");
+    }
+    thread->waits = true;
+    thread->phase = meeting.phase;
+    progress = true;
+    if (++meeting.arrived == expected) {
+        meeting.arrived = 0;
+        ++meeting.phase;
+    }
+}
+
+void wait(const Meeting &meeting) {
+    if (!thread->waits) {
+        fail("a thread waits where it has not arrived");
+    }
+    while (meeting.phase == thread->phase) {
+        yield();
+    }
+    thread->waits = false;
+}
+
 void run(const Launch &launch, const std::function<void()> &kernel) {
     blocks_of_launch = launch.grid.x * launch.grid.y;
     bytes_of_block = object_bytes + launch.dynamic_bytes;

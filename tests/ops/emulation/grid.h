@@ -40,6 +40,8 @@ struct Block {
 struct Thread {
     Index index;
     Block *block;
+    bool waits;     // between arrive and wait
+    unsigned phase; // of the meeting in which it has arrived
     int lane() const { return static_cast<int>(index.x) % warp_threads; }
     Warp &warp() const { return block->warps[index.x / warp_threads]; }
 };
@@ -72,6 +74,10 @@ void run(const Launch &launch, const std::function<void()> &kernel);
 
 void yield();
 void meet(Meeting &meeting, int expected);
+// The same in two halves, with meetings of another kind between them. Aborts on two arrivals
+// without a wait.
+void arrive(Meeting &meeting, int expected);
+void wait(const Meeting &meeting);
 
 inline void meet_warp() {
     meet(thread->warp().meeting, warp_threads);

@@ -257,7 +257,8 @@ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 }
 
 // ---- Bulk copies, sums --------------------------------------------------------------------------
-inline void fence_async_reads() {}
+inline void fence_async_shared() {}
+inline void fence_async_device() {}
 inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t barrier) {
     if (bytes % 16 != 0) {
         fprintf(stderr, "emulation: a bulk copy of %u bytes\n", bytes);
@@ -302,12 +303,16 @@ inline void send_pair(uint32_t address, uint2 v, uint32_t barrier) {
 inline void send8(uint32_t address, float x, float y, uint32_t barrier) {
     send(address, make_float2(x, y), barrier);
 }
-inline void cluster_barrier() {
-    emulation::Block &block = *emulation::thread->block;
-    emulation::meet(*block.cluster, block.threads * block.cluster_blocks);
+inline void cluster_arrive_after_reads() {
+    const emulation::Block &block = *emulation::thread->block;
+    emulation::arrive(*block.cluster, block.threads * block.cluster_blocks);
 }
-inline void cluster_barrier_after_reads() {
-    cluster_barrier();
+inline void cluster_wait() {
+    emulation::wait(*emulation::thread->block->cluster);
+}
+inline void cluster_barrier() {
+    cluster_arrive_after_reads();
+    cluster_wait();
 }
 
 } // namespace rp_lstm
