@@ -40,6 +40,7 @@ template <class R>
 __device__ __forceinline__ void fetch_slots(const Thread &th, int chunks, int count,
                                             const uint8_t *offloaded, float2 (*to)[R::kThreads],
                                             const float2 *cells) {
+#pragma unroll 1
     for (int chunk = chunks - 1; chunk >= 0; --chunk) {
         const int first = chunk * kChunk, slots = min(count - first, kChunk);
         const int at = first * R::kSlotBytes, bytes = max(slots, 0) * R::kSlotBytes;
@@ -58,6 +59,7 @@ __device__ __forceinline__ void fetch_slots(const Thread &th, int chunks, int co
 // Chunks first ... chunks - 1 are back.
 __device__ __forceinline__ void wait_fetched(const Thread &th, int first, int chunks,
                                              uint32_t parity) {
+#pragma unroll 1
     for (int chunk = first; chunk < chunks; ++chunk) {
         barrier_wait(th.fetched + 8 * chunk, parity);
     }
@@ -268,7 +270,11 @@ __device__ __forceinline__ void store_bias_gradient(const Thread &th, const Back
     }
     const float sum =
         (high ? pair[1] : pair[0]) + __shfl_xor_sync(~0u, high ? pair[0] : pair[1], 2);
-    store_or_add(bias + th.id, sum, adds);
+    if (adds) {
+        add(bias + th.id, sum);
+    } else {
+        __stcg(bias + th.id, sum);
+    }
 }
 
 } // namespace rp_lstm

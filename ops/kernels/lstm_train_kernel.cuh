@@ -45,8 +45,8 @@
 
 namespace rp_lstm {
 
-// Neither block of a cluster sends what belongs to a piece before the other has read what it sent of
-// the piece before. Who receives says so as early as that; who sends, when it needs the answer.
+// Neither block of a cluster sends what belongs to a piece before the other has read what it sent
+// of the piece before. Who receives says so as early as that; who sends, when it needs the answer.
 template <class R, bool kReceives> __device__ __forceinline__ void finish_reading() {
     if (R::kLayers == 2 && kReceives) {
         cluster_arrive_after_reads();

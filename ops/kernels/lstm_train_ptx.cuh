@@ -79,31 +79,44 @@ __device__ __forceinline__ void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, ui
 
 // ---- Products by a warpgroup of matrices in shared memory: d[64 x N] = a^T b (+ d), k = 16
 // ------- Such a matrix: 16 rows in two tiles of 8, `stride` bytes apart; kRowBytes of a row, whose
-// 16-byte chunks are XORed by the row (of 128 bytes) or half of it (64). A tile begins on a
-// multiple of its size. (PTX ISA, wgmma: matrix descriptor, M- or N-major, 128- or 64-byte
-// swizzle.)
+// 16-byte chunks are XORed by the row (of 128 bytes) or half of it (64). Columns beyond a row's lie
+// in tiles `next` bytes later. A tile begins on a multiple of its size. (PTX ISA, wgmma: matrix
+// descriptor, M- or N-major, 128- or 64-byte swizzle.)
 template <int kRowBytes>
-__device__ __forceinline__ uint64_t wgmma_matrix(uint32_t tile, uint32_t stride) {
+__device__ __forceinline__ uint64_t wgmma_matrix(uint32_t tile, uint32_t stride,
+                                                 uint32_t next = 0) {
     static_assert(kRowBytes == 128 || kRowBytes == 64);
     return (uint64_t)(kRowBytes == 128 ? 1 : 2) << 62 | (uint64_t)(stride >> 4) << 32 |
-           (tile & 0x3ffff) >> 4;
+           next >> 4 << 16 | (tile & 0x3ffff) >> 4;
 }
 #define RP_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define RP_16(d, i) RP_4(d, i), RP_4(d, i + 4), RP_4(d, i + 8), RP_4(d, i + 12)
 #define RP_WGMMA(type)                                                                             \
-    __device__ __forceinline__ void wgmma_##type(float(&d)[16], uint64_t a, uint64_t b) {          \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32." #type "." #type " {"            \
-                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"                       \
-                     "},%16,%17,1,1,1,1,1;"                                                        \
-                     : RP_16(d, 0)                                                                 \
-                     : "l"(a), "l"(b));                                                            \
-    }                                                                                              \
     __device__ __forceinline__ void wgmma_##type(float(&d)[32], uint64_t a, uint64_t b) {          \
         asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." #type "." #type " {"            \
-                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,"      \
-                     "%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"                             \
+                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
+                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"             \
                      "},%32,%33,1,1,1,1,1;"                                                        \
                      : RP_16(d, 0), RP_16(d, 16)                                                   \
+                     : "l"(a), "l"(b));                                                            \
+    }                                                                                              \
+    __device__ __forceinline__ void wgmma_##type(float(&d)[48], uint64_t a, uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32." #type "." #type " {"            \
+                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
+                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"            \
+                     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"             \
+                     "},%48,%49,1,1,1,1,1;"                                                        \
+                     : RP_16(d, 0), RP_16(d, 16), RP_16(d, 32)                                     \
+                     : "l"(a), "l"(b));                                                            \
+    }                                                                                              \
+    __device__ __forceinline__ void wgmma_##type(float(&d)[64], uint64_t a, uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." #type "." #type " {"           \
+                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
+                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"            \
+                     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"            \
+                     "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"             \
+                     "},%64,%65,1,1,1,1,1;"                                                        \
+                     : RP_16(d, 0), RP_16(d, 16), RP_16(d, 32), RP_16(d, 48)                       \
                      : "l"(a), "l"(b));                                                            \
     }
 RP_WGMMA(f16)
@@ -112,14 +125,11 @@ RP_WGMMA(bf16)
 #undef RP_16
 #undef RP_4
 // The compiler neither computes nor reads registers of `sums` across this.
-template <class... Sums> __device__ __forceinline__ void wgmma_settle(Sums &...sums) {
-    const auto settle = [](auto &sum) {
+template <int count> __device__ __forceinline__ void wgmma_settle(float (&sums)[count]) {
 #pragma unroll
-        for (float &v : sum) {
-            asm volatile("" : "+f"(v)::"memory");
-        }
-    };
-    (settle(sums), ...);
+    for (float &v : sums) {
+        asm volatile("" : "+f"(v)::"memory");
+    }
 }
 // Before products: their registers, and what is in shared memory, are as the thread has left them.
 __device__ __forceinline__ void wgmma_fence() {
@@ -129,9 +139,9 @@ __device__ __forceinline__ void wgmma_fence() {
 __device__ __forceinline__ void wgmma_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until all products are done.
-__device__ __forceinline__ void wgmma_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+// Until all products are done but those of the last kPending commits.
+template <int kPending> __device__ __forceinline__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
 // ---- Across the grid ----------------------------------------------------------------------------
@@ -265,31 +275,21 @@ __device__ __forceinline__ void fence_async_device() {
 // Completes `barrier`, of this block, by the bytes.
 __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
                                           uint32_t barrier) {
-    asm volatile(
-        "{.reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once,1.0;"
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-        "[%0],[%1],%2,[%3],once;}" ::"r"(to),
-        "l"(from), "r"(bytes), "r"(barrier)
-        : "memory");
+    asm volatile("{.reg .b64 once; createpolicy.fractional.L2::evict_first.b64 once,1.0;"
+                 "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0],[%1],%2,[%3],once;}" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
 }
 
-// ---- Sums in device memory: the first of several is stored, the others are added. One thread has
-// them all, so their order is that of the program.
-__device__ __forceinline__ void store_or_add(float *place, float v, bool adds) {
-    if (adds) {
-        asm volatile("red.relaxed.gpu.global.add.f32 [%0],%1;" ::"l"(place), "f"(v) : "memory");
-    } else {
-        __stcg(place, v);
-    }
+// ---- Sums in device memory: one thread has all of one, so their order is that of the program ----
+__device__ __forceinline__ void add(float *place, float v) {
+    asm volatile("red.relaxed.gpu.global.add.f32 [%0],%1;" ::"l"(place), "f"(v) : "memory");
 }
-__device__ __forceinline__ void store_or_add(float4 *place, float4 v, bool adds) {
-    if (adds) {
-        asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0],{%1,%2,%3,%4};" ::"l"(place), "f"(v.x),
-                     "f"(v.y), "f"(v.z), "f"(v.w)
-                     : "memory");
-    } else {
-        __stcg(place, v);
-    }
+__device__ __forceinline__ void add(float4 *place, float4 v) {
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0],{%1,%2,%3,%4};" ::"l"(place), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
 }
 
 // ---- The other block of the cluster -------------------------------------------------------------

@@ -22,64 +22,71 @@ template <class R> struct WeightPlace {
         : partial(partial_), inputs(R::kFirst ? R::input_blocks(features) : R::kHidden / 8),
           input(R::kFirst ? 0 : R::input_blocks(features) + R::kHidden / 8),
           recurrent(input + inputs), adds(adds_) {}
-    // A fragment: columns 2q and 2q + 1 of rows g and g + 8.
+    // Fragments of 16 gate rows, m of the four of a group, in the blocks of 8 columns from `block`
+    // on: columns 2q and 2q + 1 of rows g and g + 8.
+    template <int kCount>
     __device__ __forceinline__ void store(const Thread &th, int block, int row_group, int m,
-                                          const float *v) const {
-        const int tile = (block * R::kRowGroups + row_group) * 4 + m;
-        store_or_add((float4 *)(partial + tile * 64 + th.lane() * 2),
-                     make_float4(v[0], v[1], v[2], v[3]), adds);
+                                          const float *fragments, int count = kCount) const {
+        float2 *const to =
+            partial + ((block * R::kRowGroups + row_group) * 4 + m) * 64 + th.lane() * 2;
+        const auto store_each = [&](const auto &store_one) {
+#pragma unroll
+            for (int n = 0; n < kCount; ++n) {
+                const float *const v = fragments + 4 * n;
+                if (n < count) {
+                    store_one((float4 *)(to + n * R::kRowGroups * 256),
+                              make_float4(v[0], v[1], v[2], v[3]));
+                }
+            }
+        };
+        if (adds) {
+            store_each([](float4 *place, float4 v) { add(place, v); });
+        } else {
+            store_each([](float4 *place, float4 v) { __stcg(place, v); });
+        }
     }
 };
 
-// Of 64 gate rows, by a warpgroup.
-template <class R> struct WeightSums {
-    float recurrent[R::kHidden / 2], input[R::kFirst ? 16 : R::kHidden / 2];
-};
+// Of 64 gate rows, by a warpgroup: columns of h, then of the input.
+template <class R> constexpr int kWeightSums = (R::kHidden + (R::kFirst ? 32 : R::kHidden)) / 2;
 
-// Of two groups of gate rows, `row_group` and the next.
+// Begins the products of a group of gate rows.
 template <class R>
 __device__ __forceinline__ void add_weight_products(const Thread &th, int count, int row_group,
-                                                    WeightSums<R> (&sums)[2]) {
+                                                    float (&sums)[kWeightSums<R>]) {
     using Op = typename R::Operand;
+    static_assert(R::kInputPlane == R::kTileBytes);
 #pragma unroll 1
     for (int t = 0; t < count; t += 2) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         wgmma_fence();
         each_product<R::kPlanes>([&](int p, int q) {
-            const auto recurrent =
-                wgmma_matrix<R::kTileRow>(slot + R::kPrevious + q * R::kTileBytes, R::kSlotBytes);
-            const auto input =
-                wgmma_matrix<R::kTileRow>(slot + R::kInput + q * R::kInputPlane, R::kSlotBytes);
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                const auto gates = wgmma_matrix<kGateRow>(
-                    slot + (row_group + r) * kGatePart + p * R::kGateGradientBytes, R::kSlotBytes);
-                Op::wgmma(sums[r].recurrent, gates, recurrent);
-                Op::wgmma(sums[r].input, gates, input);
-            }
+            const auto gates = wgmma_matrix<kGateRow>(
+                slot + row_group * kGatePart + p * R::kGateGradientBytes, R::kSlotBytes);
+            const auto columns = wgmma_matrix<R::kTileRow>(slot + R::kPrevious + q * R::kTileBytes,
+                                                           R::kSlotBytes, R::kInput - R::kPrevious);
+            Op::wgmma(sums, gates, columns);
         });
         wgmma_commit();
     }
-    wgmma_wait();
 }
 
 // Returns 0, or NaN when a sum is not finite: an operand that is not makes all columns of its row
 // so, and one is enough.
 template <class R>
 __device__ __forceinline__ float store_weight_sums(const Thread &th, const WeightPlace<R> &place,
-                                                   int row_group, const WeightSums<R> &sums) {
+                                                   int row_group, float (&sums)[kWeightSums<R>]) {
+    wgmma_settle(sums);
     const int m = th.warp() & 3;
-#pragma unroll
-    for (int n = 0; n < R::kHidden / 8; ++n) {
-        place.store(th, place.recurrent + n, row_group, m, sums.recurrent + 4 * n);
+    constexpr int kBlocks = R::kHidden / 8;
+    place.template store<kBlocks>(th, place.recurrent, row_group, m, sums);
+    const float *const input = sums + 4 * kBlocks;
+    if constexpr (R::kFirst) {
+        place.template store<4>(th, place.input, row_group, m, input, place.inputs);
+    } else {
+        place.template store<kBlocks>(th, place.input, row_group, m, input);
     }
-#pragma unroll
-    for (int n = 0; n < (R::kFirst ? 4 : R::kHidden / 8); ++n) {
-        if (!R::kFirst || n < place.inputs) {
-            place.store(th, place.input + n, row_group, m, sums.input + 4 * n);
-        }
-    }
-    return fmaf(sums.recurrent[0], 0.0f, sums.recurrent[2] * 0.0f);
+    return fmaf(sums[0], 0.0f, sums[2] * 0.0f);
 }
 
 template <class R, class Multiplied>
@@ -87,16 +94,22 @@ __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int cou
                                                        const WeightPlace<R> &place,
                                                        const Multiplied &multiplied) {
     const int row_group = th.id / 128 * 2;
-    WeightSums<R> sums[2] = {};
-    const auto settle = [&] {
-        wgmma_settle(sums[0].recurrent, sums[0].input, sums[1].recurrent, sums[1].input);
-    };
-    settle();
-    add_weight_products(th, count, row_group, sums);
-    settle();
+    float sums[2][kWeightSums<R>] = {};
+    wgmma_settle(sums[0]);
+    wgmma_settle(sums[1]);
+    add_weight_products<R>(th, count, row_group, sums[0]);
+    add_weight_products<R>(th, count, row_group + 1, sums[1]);
+    // The first are stored while the second are multiplied.
+    constexpr int kLater = 8;
+    if (count > 2 * (kLater - 1)) {
+        wgmma_wait<kLater>();
+    } else {
+        wgmma_wait<0>();
+    }
+    const float finite = store_weight_sums(th, place, row_group, sums[0]);
+    wgmma_wait<0>();
     multiplied();
-    return store_weight_sums(th, place, row_group, sums[0]) +
-           store_weight_sums(th, place, row_group + 1, sums[1]);
+    return finite + store_weight_sums(th, place, row_group + 1, sums[1]);
 }
 
 // The slot after an odd number of time steps: no gate gradients.
@@ -177,15 +190,10 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
     const int block = (R::kFirst || side ? place.recurrent : place.input) + first_block;
 #pragma unroll
     for (int m = 0; m < 4; ++m) {
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-            place.store(th, block + n, row_group, m, sum[m][n]);
-        }
-#pragma unroll
-        for (int n = 0; R::kFirst && n < 2; ++n) {
-            if (2 * side + n < place.inputs) {
-                place.store(th, 2 * side + n, row_group, m, input_sum[R::kFirst ? m : 0][n]);
-            }
+        place.template store<kBlocks>(th, block, row_group, m, sum[m][0]);
+        if constexpr (R::kFirst) {
+            place.template store<2>(th, 2 * side, row_group, m, input_sum[m][0],
+                                    place.inputs - 2 * side);
         }
     }
 }

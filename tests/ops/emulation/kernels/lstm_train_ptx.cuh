@@ -105,20 +105,32 @@ inline void mma_tf32(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
 }
 
 // ---- Products by a warpgroup --------------------------------------------------------------------
-template <int row_bytes> uint64_t wgmma_matrix(uint32_t tile, uint32_t stride) {
-    if (tile % (8 * row_bytes) != 0) {
-        fprintf(stderr, "emulation: a tile at %u, of rows of %d bytes\n", tile, row_bytes);
+// A matrix descriptor: [60] rows of 128 bytes, [59:46] to the next columns' tile, [45:32] to the
+// next 8 rows' tile, both in units of 16 bytes as the hardware's, [31:0] the tile.
+template <int row_bytes> uint64_t wgmma_matrix(uint32_t tile, uint32_t stride, uint32_t next = 0) {
+    if (tile % (8 * row_bytes) != 0 || stride % 16 != 0 || next % 16 != 0 || stride >> 18 != 0 ||
+        next >> 18 != 0) {
+        fprintf(stderr, "emulation: a tile at %u, of rows of %d bytes; the others %u and %u away\n",
+                tile, row_bytes, stride, next);
         abort();
     }
-    return static_cast<uint64_t>(row_bytes) << 56 | static_cast<uint64_t>(stride) << 32 | tile;
+    return static_cast<uint64_t>(row_bytes == 128) << 60 | static_cast<uint64_t>(next >> 4) << 46 |
+           static_cast<uint64_t>(stride >> 4) << 32 | tile;
 }
 // Element of row k of 16.
 inline uint16_t wgmma_element(uint64_t matrix, int k, int column) {
-    const int row_bytes = static_cast<int>(matrix >> 56), row = k % 8;
-    const auto stride = static_cast<uint32_t>(matrix >> 32 & 0xffffff);
-    const int chunk = column / 8 ^ (row_bytes == 128 ? row : row >> 1);
-    return at<uint16_t>(static_cast<uint32_t>(matrix) + k / 8 * stride +
-                        static_cast<uint32_t>(row * row_bytes + chunk * 16 + column % 8 * 2));
+    const bool wide = matrix >> 60 & 1;
+    const int columns = wide ? 64 : 32, row = k % 8, chunk = column % columns / 8;
+    const auto next = static_cast<uint32_t>(matrix >> 46 & 0x3fff) << 4;
+    const auto stride = static_cast<uint32_t>(matrix >> 32 & 0x3fff) << 4;
+    if (column >= columns && next == 0) {
+        fprintf(stderr, "emulation: column %d of a matrix without a next tile\n", column);
+        abort();
+    }
+    return at<uint16_t>(static_cast<uint32_t>(matrix) + column / columns * next + k / 8 * stride +
+                        static_cast<uint32_t>(row * columns * 2 +
+                                              (chunk ^ (wide ? row : row >> 1)) * 16 +
+                                              column % 8 * 2));
 }
 template <int count, class Number>
 void wgmma(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
@@ -142,8 +154,8 @@ template <int count> void wgmma_bf16(float (&d)[count], uint64_t a, uint64_t b) 
 }
 inline void wgmma_fence() {}
 inline void wgmma_commit() {}
-template <class... Sums> void wgmma_settle(Sums &...) {}
-inline void wgmma_wait() {}
+template <int count> void wgmma_settle(float (&)[count]) {}
+template <int pending> void wgmma_wait() {}
 
 // ---- Across the grid ----------------------------------------------------------------------------
 inline void release_add(unsigned *counter) {
@@ -269,14 +281,14 @@ inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t ba
         barrier_receive(barrier, bytes);
     });
 }
-inline void store_or_add(float *place, float v, bool adds) {
-    *place = adds ? *place + v : v;
+inline void add(float *place, float v) {
+    *place += v;
 }
-inline void store_or_add(float4 *place, float4 v, bool adds) {
-    store_or_add(&place->x, v.x, adds);
-    store_or_add(&place->y, v.y, adds);
-    store_or_add(&place->z, v.z, adds);
-    store_or_add(&place->w, v.w, adds);
+inline void add(float4 *place, float4 v) {
+    add(&place->x, v.x);
+    add(&place->y, v.y);
+    add(&place->z, v.z);
+    add(&place->w, v.w);
 }
 
 // ---- The other block of the cluster -------------------------------------------------------------
