@@ -282,4 +282,22 @@ template <class R> struct Trainer {
     }
 };
 
+// Neither block of a cluster sends what belongs to a piece before the other has read what it sent
+// of the piece before. Who receives says so as early as that; who sends, when it needs the answer.
+template <class R, bool kReceives> __device__ __forceinline__ void finish_reading() {
+    if (R::kLayers == 2 && kReceives) {
+        cluster_arrive_after_reads();
+    }
+}
+template <class R, bool kReceives> __device__ __forceinline__ void wait_for_readers() {
+    if (R::kLayers == 2) {
+        if (!kReceives) {
+            cluster_arrive_after_reads();
+        }
+        cluster_wait();
+    }
+}
+// The gradients from above lie in slots that are fetched: not before these are back.
+template <class R> constexpr bool kReadsEarly = R::kReceivesGradient && !R::kCovers;
+
 } // namespace rp_lstm

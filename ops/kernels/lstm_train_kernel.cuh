@@ -13,15 +13,16 @@
 // the mbarrier of slot t there. Slots are not reused inside a segment, so there is no back-pressure
 // and one __syncthreads a time step.
 //
-// Memory. All that backward needs of a segment (gates, cells, tiles of h: 8 to 15 KB a time step at
+// Memory. All that backward needs of a segment (gates, cells, tiles of h: 7 to 15 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end, which a warpgroup's tensor
 // instructions read where it lies (wgmma; 32-bit operands: mma). A cluster with several pieces
 // (tiles, or segments when T does not fit) keeps the last one only. What backward needs of the
 // others goes to device memory from registers while forward runs on, and comes back by bulk copies,
-// a few time steps at once, in the order in which backward, last piece first, reads it. They and
-// backward's weights are asked for before the piece's weight gradients leave, behind which they
-// would wait.
+// a few time steps at once, in the order in which backward, last piece first, reads it; as it is
+// read once, it yields its place in L2 to the partial sums. Half of a piece's weight gradients
+// leave while the others are multiplied; the next piece and backward's weights are asked for before
+// these follow, behind which they would wait.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
@@ -44,24 +45,6 @@
 #include "lstm_train_weight_gradient.cuh"
 
 namespace rp_lstm {
-
-// Neither block of a cluster sends what belongs to a piece before the other has read what it sent
-// of the piece before. Who receives says so as early as that; who sends, when it needs the answer.
-template <class R, bool kReceives> __device__ __forceinline__ void finish_reading() {
-    if (R::kLayers == 2 && kReceives) {
-        cluster_arrive_after_reads();
-    }
-}
-template <class R, bool kReceives> __device__ __forceinline__ void wait_for_readers() {
-    if (R::kLayers == 2) {
-        if (!kReceives) {
-            cluster_arrive_after_reads();
-        }
-        cluster_wait();
-    }
-}
-// The gradients from above lie in slots that are fetched: not before these are back.
-template <class R> constexpr bool kReadsEarly = R::kReceivesGradient && !R::kCovers;
 
 // Turns to the forward pass of the next piece, of the block's tile number k. Layer 0, which is
 // ahead, gathers x before it waits for the layer above.
@@ -409,7 +392,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
                 head_pass<R>(trainer, th, tiles);
             }
             if (tiles * launch.plan.segments > 1) {
-                fence_async_device(); // pieces come back by bulk copies
+                fence_async_device(); // bulk copies will find what forward has left
             }
             BackwardWeights<R> weights;
             if (R::kWeightsInAdvance) {

@@ -2,8 +2,8 @@
 //
 //   d(W) [4H][columns] = sum over time steps and rows of d(gates)^T [x | h(t-1)]
 //
-// 16-bit operands: a warpgroup has two groups of 64 gate rows. An instruction takes two time steps;
-// after an odd number of them comes a slot of zeros.
+// 16-bit operands: a warpgroup has two groups of 64 gate rows. An instruction takes two time steps,
+// and x or the input beside h(t-1); after an odd number of time steps comes a slot of zeros.
 #pragma once
 
 #include "lstm_train_layout.cuh"
