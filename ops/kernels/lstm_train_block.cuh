@@ -120,6 +120,14 @@ template <class R> struct Trainer {
         shared.learning_rate = p().learning_rates[m];
     }
 
+    // By one thread of the model.
+    __device__ __forceinline__ void store_scale() const {
+        float *scale = p().scale_state + 3 * model();
+        scale[0] = shared.scale.scale;
+        scale[1] = (float)shared.scale.good;
+        scale[2] = (float)shared.scale.skipped;
+    }
+
     __device__ __forceinline__ Batch first_batch() const {
         const int64_t step = p().first_step, size = p().shape.batch;
         const int64_t windows = shared.windows, steps_per_epoch = rp_steps_per_epoch(windows, size);

@@ -321,12 +321,12 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
     }
 }
 
-// This block's share of the update. wait() ends when all gradients are written, and tells whether
-// the step overflowed; what does not depend on them comes before, and nothing shared of this step
-// is read after it.
-template <class R, class Wait>
+// This block's share of the update. wait() ends when all gradients are written, and skips() then
+// tells whether the step overflowed; what does not depend on them comes before, and nothing shared
+// of this step is read after it.
+template <class R, class Wait, class Skips>
 __device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &th,
-                                       const Wait &wait) {
+                                       const Wait &wait, const Skips &skips) {
     using L = typename R::L;
     const Batch batch = trainer.shared.batch;
     const Adam adam = trainer.shared.adam;
@@ -334,11 +334,11 @@ __device__ __forceinline__ void update(const Trainer<R> &trainer, const Thread &
     const ModelState state = trainer.state();
     const AdamConstants &constants = trainer.launch.adam;
     const int heads = trainer.heads();
-    const bool skip = update_weights<L>(state, constants, adam, trainer.launch.share,
-                                        L::partial_pairs(features, R::kLayers), heads, th.id, wait);
+    update_weights<L>(state, constants, adam, trainer.launch.share,
+                      L::partial_pairs(features, R::kLayers), heads, th.id, wait, skips);
     // The blocks' last warps first: they have the fewest pairs.
     const int threads = (int)gridDim.x * 32, warps_after = R::kWarps - 1 - th.warp();
-    update_vectors<L>(state, constants, adam, skip, R::kLayers, features, batch.rows, heads,
+    update_vectors<L>(state, constants, adam, skips(), R::kLayers, features, batch.rows, heads,
                       warps_after * threads + (int)blockIdx.x * 32 + th.lane(),
                       R::kWarps * threads);
 }
@@ -417,14 +417,16 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         const unsigned gradients = // of every block with a tile
             shared.arrivals + R::kLayers * trainer.heads();
         th.id = computed_here(th.id);
-        update<R>(trainer, th, [&] {
+        int overflowed = 0; // the last step to do so
+        const auto skips = [&] { return Op::kScaled && computed_here(overflowed) == step + 1; };
+        const auto wait = [&] {
             barrier.wait(th.id, gradients);
-            const bool overflow = Op::kScaled && __ldcg(overflow_step) == (unsigned)(step + 1);
+            overflowed = Op::kScaled ? (int)__ldcg(overflow_step) : 0;
             if (th.warp() == R::kWarps - 1) { // it has the fewest weights
-                trainer.begin_next_step(th.lane(), overflow);
+                trainer.begin_next_step(th.lane(), skips());
             }
-            return overflow;
-        });
+        };
+        update<R>(trainer, th, wait, skips);
         barrier.arrive(th.id);
         if (th.id == 0) {
             shared.arrivals = gradients + gridDim.x;
@@ -435,10 +437,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
         barrier.wait(th.id, gradients + gridDim.x);
     }
     if (Op::kScaled && blockIdx.x == 0 && th.id == 0) {
-        float *scale_state = p.scale_state + 3 * trainer.model();
-        scale_state[0] = shared.scale.scale;
-        scale_state[1] = (float)shared.scale.good;
-        scale_state[2] = (float)shared.scale.skipped;
+        trainer.store_scale();
     }
 }
 

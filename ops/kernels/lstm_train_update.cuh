@@ -210,13 +210,14 @@ __device__ __forceinline__ void sum_clusters(const float2 *source, int pairs, in
     }
 }
 
-// The block's shares of the pairs, a pair a thread. wait() ends when all gradients are written, and
-// tells whether to skip the step; the first share's weights arrive meanwhile.
-template <class L, class Wait>
-__device__ __forceinline__ bool
+// The block's shares of the pairs, a pair a thread. wait() ends when all gradients are written; the
+// first share's weights arrive meanwhile. skips() tells whether to skip the step, and is asked when
+// the gradients are there: its answer takes as long.
+template <class L, class Wait, class Skips>
+__device__ __forceinline__ void
 update_weights(const ModelState &model, const AdamConstants &constants, const Adam &adam, int share,
-               int pairs, int clusters, int thread, const Wait &wait) {
-    bool waits = true, skip = false;
+               int pairs, int clusters, int thread, const Wait &wait, const Skips &skips) {
+    bool waits = true;
 #pragma unroll 1
     for (int first = (int)blockIdx.x * share; waits || first < pairs;
          first += (int)gridDim.x * share) {
@@ -234,15 +235,16 @@ update_weights(const ModelState &model, const AdamConstants &constants, const Ad
             v[e] = has ? model.exp_avg_sq[place.parameter + e] : 0.0f;
         }
         if (waits) {
-            skip = wait();
+            wait();
             waits = false;
         }
-        if (place.has_first() && !skip) {
+        if (place.has_first()) {
             sum_clusters(model.partial + number, pairs, clusters, gradient);
-            update_pair<L>(model, constants, adam, place, gradient, w, m, v);
+            if (!skips()) {
+                update_pair<L>(model, constants, adam, place, gradient, w, m, v);
+            }
         }
     }
-    return skip;
 }
 
 // Biases, the head and the loss: four lanes share the sum of one gradient, or of squared errors.
