@@ -246,6 +246,7 @@ TABLES = {
     "fuse-networks": ("fuse_networks.json", fuse_networks),
     "serving": ("serving.json", serving),
     "cpu-lstm": ("cpu_lstm.json", cpu_lstm),
+    "cpu-lstm-intel": ("cpu_lstm_intel.json", cpu_lstm),
     "walk-forward": ("walk_forward.json", walk_forward),
 }
 MARKED = re.compile(r"(<!-- ([a-z-]+)-table:begin -->\n)(.*?)(<!-- \2-table:end -->)", re.DOTALL)
