@@ -291,21 +291,21 @@ template <class R> struct Trainer {
 };
 
 // Neither block of a cluster sends what belongs to a piece before the other has read what it sent
-// of the piece before. Who receives says so as early as that; who sends, when it needs the answer.
-template <class R, bool kReceives> __device__ __forceinline__ void finish_reading() {
-    if (R::kLayers == 2 && kReceives) {
+// of the piece before. Who receives arrives as soon as it has (kEarly), all others when they wait.
+template <class R, bool kEarly> __device__ __forceinline__ void finish_reading() {
+    if (R::kLayers == 2 && kEarly) {
         cluster_arrive_after_reads();
     }
 }
-template <class R, bool kReceives> __device__ __forceinline__ void wait_for_readers() {
+template <class R, bool kEarly> __device__ __forceinline__ void wait_for_readers() {
     if (R::kLayers == 2) {
-        if (!kReceives) {
+        if (!kEarly) {
             cluster_arrive_after_reads();
         }
         cluster_wait();
     }
 }
-// The gradients from above lie in slots that are fetched: not before these are back.
+// In backward: unless gradients from above go to slots, which must have been fetched before.
 template <class R> constexpr bool kReadsEarly = R::kReceivesGradient && !R::kCovers;
 
 } // namespace rp_lstm

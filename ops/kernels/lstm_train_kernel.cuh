@@ -13,16 +13,16 @@
 // the mbarrier of slot t there. Slots are not reused inside a segment, so there is no back-pressure
 // and one __syncthreads a time step.
 //
-// Memory. All that backward needs of a segment (gates, cells, tiles of h: 7 to 15 KB a time step at
+// Memory. All that backward needs of a segment (gates, cells, tiles of h: 7 to 14 KB a time step at
 // H = 64) stays in shared memory; gate gradients overwrite the gates in place, and the weight
 // gradients are one product over the whole segment at its end, which a warpgroup's tensor
 // instructions read where it lies (wgmma; 32-bit operands: mma). A cluster with several pieces
 // (tiles, or segments when T does not fit) keeps the last one only. What backward needs of the
 // others goes to device memory from registers while forward runs on, and comes back by bulk copies,
 // a few time steps at once, in the order in which backward, last piece first, reads it; as it is
-// read once, it yields its place in L2 to the partial sums. Half of a piece's weight gradients
-// leave while the others are multiplied; the next piece and backward's weights are asked for before
-// these follow, behind which they would wait.
+// read once, it yields its place in L2 to the partial sums. The next piece and backward's weights
+// are asked for before the piece's weight gradients leave, behind which they would wait; but of
+// 16-bit operands and many time steps the first half leaves while the other is multiplied.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
@@ -392,7 +392,7 @@ __device__ __forceinline__ void run_block(const Launch &launch, Thread &th,
                 head_pass<R>(trainer, th, tiles);
             }
             if (tiles * launch.plan.segments > 1) {
-                fence_async_device(); // bulk copies will find what forward has left
+                fence_async_device(); // bulk copies read nothing that is written later
             }
             BackwardWeights<R> weights;
             if (R::kWeightsInAdvance) {

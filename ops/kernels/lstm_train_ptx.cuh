@@ -139,8 +139,10 @@ __device__ __forceinline__ void wgmma_fence() {
 __device__ __forceinline__ void wgmma_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-// Until all products are done but those of the last kPending commits.
+// Until all products are done but those of the last kPending commits, of which the hardware
+// counts 7.
 template <int kPending> __device__ __forceinline__ void wgmma_wait() {
+    static_assert(kPending <= 7);
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
@@ -265,10 +267,11 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
 
 // ---- Bulk copies from device to shared memory: by one thread, 16 bytes or a multiple ------------
 // Before one, and before products by warpgroups: every thread that has written what they read, or
-// has read or written where copies go, makes that known to them; then a __syncthreads.
+// has read or written where copies go, makes that known to them, in shared memory ...
 __device__ __forceinline__ void fence_async_shared() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+// ... or in device memory; then a __syncthreads.
 __device__ __forceinline__ void fence_async_device() {
     asm volatile("fence.proxy.async.global;" ::: "memory");
 }
@@ -322,17 +325,18 @@ __device__ __forceinline__ void send8(uint32_t address, float x, float y, uint32
         "f"(x), "f"(y), "r"(barrier)
         : "memory");
 }
-// The same in two halves, without a fence, which would wait for stores to device memory: for who
-// only has read what the other block will write.
+// All threads of the cluster have arrived, and see what the others have written.
+__device__ __forceinline__ void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+// cluster_barrier in two halves and without its fence, which would wait for stores to device
+// memory: for who has only read, and used, what the other block will write anew.
 __device__ __forceinline__ void cluster_arrive_after_reads() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
 __device__ __forceinline__ void cluster_wait() {
     asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
 }
 
 } // namespace rp_lstm

@@ -211,8 +211,8 @@ __device__ __forceinline__ void sum_clusters(const float2 *source, int pairs, in
 }
 
 // The block's shares of the pairs, a pair a thread. wait() ends when all gradients are written; the
-// first share's weights arrive meanwhile. skips() tells whether to skip the step, and is asked when
-// the gradients are there: its answer takes as long.
+// first share's weights arrive meanwhile. skips() tells whether to skip the step; it is looked at
+// when the gradients are there, as it comes no earlier than these.
 template <class L, class Wait, class Skips>
 __device__ __forceinline__ void
 update_weights(const ModelState &model, const AdamConstants &constants, const Adam &adam, int share,

@@ -99,10 +99,11 @@ __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int cou
     wgmma_settle(sums[1]);
     add_weight_products<R>(th, count, row_group, sums[0]);
     add_weight_products<R>(th, count, row_group + 1, sums[1]);
-    // The first are stored while the second are multiplied.
-    constexpr int kLater = 8;
-    if (count > 2 * (kLater - 1)) {
-        wgmma_wait<kLater>();
+    // Where there are enough time steps, the first are stored while the second are multiplied:
+    // these are (count + 1) / 2 commits.
+    constexpr int kSecond = 7;
+    if ((count + 1) / 2 >= kSecond) {
+        wgmma_wait<kSecond>();
     } else {
         wgmma_wait<0>();
     }

@@ -20,6 +20,11 @@ def cuobjdump():
     return shutil.which("cuobjdump") or (str(brought) if brought.exists() else None)
 
 
+def printed_by(tool, option):
+    library = next(path for path in torch.ops.loaded_libraries if path.endswith("librp_ops.so"))
+    return subprocess.run([tool, option, library], capture_output=True, text=True, check=True).stdout
+
+
 needs_kernels = pytest.mark.skipif(
     "not hasattr(torch.ops.rp, 'lstm_train_unsupported')",
     reason="librp_ops.so was built without CUDA",
@@ -49,12 +54,26 @@ def test_kernels_spill_nothing(name, count):
     tool = cuobjdump()
     if tool is None:
         pytest.skip("neither cuobjdump nor Triton is installed")
-    library = next(path for path in torch.ops.loaded_libraries if path.endswith("librp_ops.so"))
-    text = subprocess.run(
-        [tool, "--dump-resource-usage", library],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    text = printed_by(tool, "--dump-resource-usage")
     kernels = re.findall(name + r"\S*:\s+REG:(\d+) STACK:(\d+).*? LOCAL:(\d+)", text)
     assert len(kernels) == count
     for registers, stack, local in kernels:
         assert int(registers) <= 255 and (int(stack), int(local)) == (0, 0)
+
+
+@needs_kernels
+def test_products_of_weight_gradients_wait_for_nothing_between_them():
+    """ptxas may put a wait behind each product of a warpgroup, and only remarks on it."""
+    tool = cuobjdump()
+    if tool is None:
+        pytest.skip("neither cuobjdump nor Triton is installed")
+    kernels = 0
+    for kernel in printed_by(tool, "--dump-sass").split("Function : ")[1:]:
+        products_and_waits = "".join(
+            wait or "P" for wait in re.findall(r"HGMMA|WARPGROUP\.DEPBAR\.LE gsb0, 0x(\d)", kernel)
+        )
+        if products_and_waits:
+            kernels += 1
+            # Products of both groups of gate rows; a wait for all, or for all but 7; for the rest.
+            assert re.fullmatch("(P+070)+", products_and_waits), kernel.splitlines()[0]
+    assert kernels == 12  # two hidden sizes, one or two layers, three types of operands

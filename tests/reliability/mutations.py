@@ -201,9 +201,34 @@ MUTATIONS = [
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
     ),
     Mutation(
-        "the blocks of a cluster do not meet between pieces", "ops/kernels/lstm_train_kernel.cuh",
-        "        cluster_barrier_after_reads();\n", "",
+        "the blocks of a cluster do not meet between pieces", "ops/kernels/lstm_train_block.cuh",
+        '''    if (R::kLayers == 2 && kEarly) {
+        cluster_arrive_after_reads();
+    }
+}
+template <class R, bool kEarly> __device__ __forceinline__ void wait_for_readers() {
+    if (R::kLayers == 2) {''', '''    if (false) {
+        cluster_arrive_after_reads();
+    }
+}
+template <class R, bool kEarly> __device__ __forceinline__ void wait_for_readers() {
+    if (false) {''',
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
+        "gradients from above come to slots that are still fetched", "ops/kernels/lstm_train_block.cuh",
+        "R::kReceivesGradient && !R::kCovers;", "R::kReceivesGradient;",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
+        "backward does not wait for time steps that come back", "ops/kernels/lstm_train_backward.cuh",
+        "            wait_for_slot(t - 2);\n", "",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
+        "weight gradients are stored before they are multiplied", "ops/kernels/lstm_train_weight_gradient.cuh",
+        "    wgmma_wait<0>();\n    multiplied();", "    multiplied();",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
     ),
     Mutation(
         "a barrier of a time step is gone", "ops/kernels/lstm_train_backward.cuh",

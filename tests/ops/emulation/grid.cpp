@@ -21,6 +21,7 @@ namespace {
 
 constexpr size_t stack_bytes = 64 * 1024;
 constexpr int most_idle_rounds = 1000; // in which no thread met others
+constexpr int rounds_of_all = 16;      // in which every warp has had two turns
 
 // A fiber begins by its context and goes on by a jump, which makes no system call.
 struct Fiber {
@@ -58,7 +59,7 @@ class Pages {
 
 uint8_t *all_shared = nullptr;
 size_t blocks_of_launch = 0, bytes_of_block = 0;
-std::vector<std::function<void()>> arrivals;
+std::vector<std::function<void()>> arrivals, last_arrivals;
 std::mt19937 random_bits;
 
 [[noreturn]] void fail(const char *what) {
@@ -153,6 +154,16 @@ void deliver() {
     }
 }
 
+// One of those that come when all threads wait.
+void deliver_last() {
+    if (!last_arrivals.empty()) {
+        const size_t i = random_bits() % last_arrivals.size();
+        last_arrivals[i]();
+        last_arrivals.erase(last_arrivals.begin() + static_cast<std::ptrdiff_t>(i));
+        progress = true;
+    }
+}
+
 } // namespace
 
 uint8_t *shared_memory() {
@@ -172,6 +183,14 @@ uint8_t *shared_at(uint32_t address, size_t bytes, size_t alignment) {
 
 void later(std::function<void()> arrival) {
     arrivals.push_back(std::move(arrival));
+}
+
+void at_last(std::function<void()> arrival) {
+    if (order_seed != 0 && random_bits() % 2 == 0) {
+        last_arrivals.push_back(std::move(arrival));
+    } else {
+        later(std::move(arrival));
+    }
 }
 
 void yield() {
@@ -204,6 +223,7 @@ void arrive(Meeting &meeting, int expected) {
         meeting.arrived = 0;
         ++meeting.phase;
     }
+    yield(); // to those that it lets go on
 }
 
 void wait(const Meeting &meeting) {
@@ -246,12 +266,15 @@ void run(const Launch &launch, const std::function<void()> &kernel) {
             }
         }
         deliver();
+        if (idle_rounds == rounds_of_all) {
+            deliver_last();
+        }
         idle_rounds = progress ? 0 : idle_rounds + 1;
         if (idle_rounds > most_idle_rounds) {
             fail("every thread waits for another one");
         }
     }
-    if (!arrivals.empty()) {
+    if (!arrivals.empty() || !last_arrivals.empty()) {
         fail("something was sent that nobody waited for");
     }
     for (size_t i = 0; i < threads; ++i) {

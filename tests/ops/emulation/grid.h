@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <vector>
 
 namespace emulation {
 
@@ -42,6 +43,7 @@ struct Thread {
     Block *block;
     bool waits;     // between arrive and wait
     unsigned phase; // of the meeting in which it has arrived
+    std::vector<std::vector<std::function<void()>>> products; // a warpgroup's, by commits
     int lane() const { return static_cast<int>(index.x) % warp_threads; }
     Warp &warp() const { return block->warps[index.x / warp_threads]; }
 };
@@ -68,6 +70,8 @@ extern unsigned order_seed;
 
 // What happens at some time after this call: copies and stores that nobody waits for here.
 void later(std::function<void()> arrival);
+// The same, but with an order_seed half of them happen only when all threads wait.
+void at_last(std::function<void()> arrival);
 
 // Runs kernel() once a thread. Aborts when all threads only wait.
 void run(const Launch &launch, const std::function<void()> &kernel);

@@ -133,7 +133,7 @@ inline uint16_t wgmma_element(uint64_t matrix, int k, int column) {
                                               column % 8 * 2));
 }
 template <int count, class Number>
-void wgmma(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
+void multiply(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
     const int lane = emulation::thread->lane();
     const int first_row = static_cast<int>(emulation::thread->index.x) / 32 % 4 * 16 + lane / 4;
     for (int i = 0; i < count; ++i) {
@@ -146,6 +146,15 @@ void wgmma(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
         d[i] = static_cast<float>(d[i] + products);
     }
 }
+// Products read their operands, and write, no earlier than somebody waits for them.
+template <int count, class Number>
+void wgmma(float (&d)[count], uint64_t a, uint64_t b, const Number &number) {
+    auto &products = emulation::thread->products;
+    if (products.empty()) {
+        products.emplace_back();
+    }
+    products.back().push_back([&d, a, b, number] { multiply(d, a, b, number); });
+}
 template <int count> void wgmma_f16(float (&d)[count], uint64_t a, uint64_t b) {
     wgmma(d, a, b, float_of_fp16);
 }
@@ -153,9 +162,20 @@ template <int count> void wgmma_bf16(float (&d)[count], uint64_t a, uint64_t b) 
     wgmma(d, a, b, float_of_bf16);
 }
 inline void wgmma_fence() {}
-inline void wgmma_commit() {}
+inline void wgmma_commit() {
+    emulation::thread->products.emplace_back();
+}
 template <int count> void wgmma_settle(float (&)[count]) {}
-template <int pending> void wgmma_wait() {}
+template <int pending> void wgmma_wait() {
+    static_assert(pending <= 7);
+    auto &products = emulation::thread->products;
+    while (products.size() > pending + 1) { // the last has no commit yet
+        for (const auto &product : products.front()) {
+            product();
+        }
+        products.erase(products.begin());
+    }
+}
 
 // ---- Across the grid ----------------------------------------------------------------------------
 inline void release_add(unsigned *counter) {
@@ -276,7 +296,7 @@ inline void bulk_load(uint32_t to, const void *from, uint32_t bytes, uint32_t ba
         fprintf(stderr, "emulation: a bulk copy of %u bytes\n", bytes);
         abort();
     }
-    emulation::later([=] {
+    emulation::at_last([=] {
         memcpy(emulation::shared_at(to, bytes, 16), from, bytes);
         barrier_receive(barrier, bytes);
     });
