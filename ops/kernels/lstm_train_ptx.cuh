@@ -91,37 +91,31 @@ __device__ __forceinline__ uint64_t wgmma_matrix(uint32_t tile, uint32_t stride,
 }
 #define RP_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define RP_16(d, i) RP_4(d, i), RP_4(d, i + 4), RP_4(d, i + 8), RP_4(d, i + 12)
-#define RP_WGMMA(type)                                                                             \
-    __device__ __forceinline__ void wgmma_##type(float(&d)[32], uint64_t a, uint64_t b) {          \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." #type "." #type " {"            \
-                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
-                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"             \
-                     "},%32,%33,1,1,1,1,1;"                                                        \
-                     : RP_16(d, 0), RP_16(d, 16)                                                   \
-                     : "l"(a), "l"(b));                                                            \
-    }                                                                                              \
-    __device__ __forceinline__ void wgmma_##type(float(&d)[48], uint64_t a, uint64_t b) {          \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32." #type "." #type " {"            \
-                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
-                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"            \
-                     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"             \
-                     "},%48,%49,1,1,1,1,1;"                                                        \
-                     : RP_16(d, 0), RP_16(d, 16), RP_16(d, 32)                                     \
-                     : "l"(a), "l"(b));                                                            \
-    }                                                                                              \
-    __device__ __forceinline__ void wgmma_##type(float(&d)[64], uint64_t a, uint64_t b) {          \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." #type "." #type " {"           \
-                     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                      \
-                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"            \
-                     "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"            \
-                     "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"             \
-                     "},%64,%65,1,1,1,1,1;"                                                        \
-                     : RP_16(d, 0), RP_16(d, 16), RP_16(d, 32), RP_16(d, 48)                       \
+#define RP_NUMBERS_32                                                                              \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"                                       \
+    "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define RP_NUMBERS_48                                                                              \
+    RP_NUMBERS_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+#define RP_NUMBERS_64                                                                              \
+    RP_NUMBERS_48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define RP_WGMMA(type, columns, registers, operands, ...)                                          \
+    __device__ __forceinline__ void wgmma_##type(float(&d)[registers], uint64_t a, uint64_t b) {   \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." #type "." #type       \
+                     " {" RP_NUMBERS_##registers "}," operands ",1,1,1,1,1;"                       \
+                     : __VA_ARGS__                                                                 \
                      : "l"(a), "l"(b));                                                            \
     }
-RP_WGMMA(f16)
-RP_WGMMA(bf16)
+#define RP_WGMMAS(type)                                                                            \
+    RP_WGMMA(type, 64, 32, "%32,%33", RP_16(d, 0), RP_16(d, 16))                                   \
+    RP_WGMMA(type, 96, 48, "%48,%49", RP_16(d, 0), RP_16(d, 16), RP_16(d, 32))                     \
+    RP_WGMMA(type, 128, 64, "%64,%65", RP_16(d, 0), RP_16(d, 16), RP_16(d, 32), RP_16(d, 48))
+RP_WGMMAS(f16)
+RP_WGMMAS(bf16)
+#undef RP_WGMMAS
 #undef RP_WGMMA
+#undef RP_NUMBERS_64
+#undef RP_NUMBERS_48
+#undef RP_NUMBERS_32
 #undef RP_16
 #undef RP_4
 // The compiler neither computes nor reads registers of `sums` across this.
