@@ -11,9 +11,8 @@ using namespace rp_lstm;
 
 namespace {
 
-constexpr size_t kSharedBytes = 227 * 1024;      // of a block on Hopper
-constexpr size_t kStaticSharedBytes = 16 * 1024; // BlockShared, rounded up
-constexpr int kMaxBatch = 1 << 14;               // a tile takes 300 KB of device memory or more
+constexpr size_t kDynamicSharedBytes = 227 * 1024 - kBlockSharedBytes; // of a block on Hopper
+constexpr int kMaxBatch = 1 << 14; // a tile takes 300 KB of device memory or more
 
 const void *find_kernel(const rp_lstm_train_shape &shape) {
     switch (shape.precision) {
@@ -45,15 +44,15 @@ template <class Use> auto with_layout(const rp_lstm_train_shape &shape, const Us
     }
 }
 
-// Segments as long as fit in shared memory; the first has what is left.
+// As few segments as fit in shared memory, equally long; the first has what is left.
 template <class L> void plan_segments(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape) {
     int steps = std::min(shape.time_steps, kMaxSegment);
-    while (SharedPlan<L>::bytes(steps, shape.layers) > kSharedBytes - kStaticSharedBytes) {
+    while (SharedPlan<L>::bytes(steps, shape.layers) > kDynamicSharedBytes) {
         --steps;
     }
-    plan->segment_steps = steps;
     plan->segments = (shape.time_steps + steps - 1) / steps;
-    plan->shared_bytes = SharedPlan<L>::bytes(steps, shape.layers);
+    plan->segment_steps = (shape.time_steps + plan->segments - 1) / plan->segments;
+    plan->shared_bytes = SharedPlan<L>::bytes(plan->segment_steps, shape.layers);
 }
 
 // Pieces of a block that do not stay in its shared memory.
@@ -119,6 +118,35 @@ cudaLaunchConfig_t launch_config(const rp_lstm_train_shape &shape, const rp_lstm
     return config;
 }
 
+// Clusters of the kernel that the device holds at once.
+cudaError_t resident_clusters(int *resident, const rp_lstm_train_shape &shape,
+                              const rp_lstm_train_plan &plan, const void *kernel) {
+    cudaLaunchAttribute attributes[2];
+    cudaLaunchConfig_t config = launch_config(shape, plan, 1, attributes);
+    config.numAttrs = 1;
+    return cudaOccupancyMaxActiveClusters(resident, kernel, &config);
+}
+
+// Room for sums over a block's pieces, where it has several and no cluster loses its place.
+cudaError_t plan_kept_sums(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape,
+                           const void *kernel) {
+    rp_lstm_train_plan keeping = *plan;
+    keeping.keeps_sums = 1;
+    keeping.shared_bytes = with_layout(shape, [&](auto layout) {
+        return SharedPlan<decltype(layout)>::bytes(plan->segment_steps, shape.layers, true);
+    });
+    if (offloads_of(*plan) == 0 || keeping.shared_bytes == plan->shared_bytes ||
+        keeping.shared_bytes > kDynamicSharedBytes) {
+        return cudaSuccess;
+    }
+    int resident = 0;
+    const cudaError_t error = resident_clusters(&resident, shape, keeping, kernel);
+    if (error == cudaSuccess && resident >= plan->clusters * plan->models_per_launch) {
+        *plan = keeping;
+    }
+    return error;
+}
+
 // Counters; fragments, of which those of x's unused features and of layer 0's dx stay zero; and the
 // stamp of the step before on the numbers that tiles exchange.
 cudaError_t prepare_workspace(const Launch &launch, int models, cudaStream_t stream) {
@@ -177,17 +205,14 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     plan->tiles = (shape->batch + kRows - 1) / kRows;
     with_layout(*shape, [&](auto layout) { plan_segments<decltype(layout)>(plan, *shape); });
     const void *kernel = find_kernel(*shape);
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)plan->shared_bytes);
-    if (error != cudaSuccess) {
-        return error;
-    }
     plan->clusters = 1;
-    cudaLaunchAttribute attributes[2];
-    cudaLaunchConfig_t config = launch_config(*shape, *plan, 1, attributes);
-    config.numAttrs = 1;
+    // Of the kernel, whatever the plan: others may be planned before this one is launched.
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)kDynamicSharedBytes);
     int resident = 0;
-    error = cudaOccupancyMaxActiveClusters(&resident, kernel, &config);
+    if (error == cudaSuccess) {
+        error = resident_clusters(&resident, *shape, *plan, kernel);
+    }
     if (error != cudaSuccess) {
         return error;
     }
@@ -200,6 +225,10 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     const int launches = (shape->models + most - 1) / most;
     plan->models_per_launch = (shape->models + launches - 1) / launches;
     plan->clusters = std::min(resident / plan->models_per_launch, kMaxClusters);
+    error = plan_kept_sums(plan, *shape, kernel);
+    if (error != cudaSuccess) {
+        return error;
+    }
     plan->model_bytes = workspace_of(*plan, *shape).bytes;
     plan->workspace_bytes =
         plan->models_per_launch * (kCounterBytes + plan->model_bytes) + places_bytes(*shape) + 256;

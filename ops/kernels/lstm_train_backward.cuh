@@ -144,6 +144,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         th.receive(segment.count - 1);
         add_gradient_from_above(segment.count - 1, gradient_from_above(segment.count - 1));
     }
+    bool arrived = false; // the gradient that comes next from above, as known a time step ahead
 #pragma unroll 1
     for (int t = segment.count - 1; t >= 0; --t) {
         const uint32_t slot = th.slots + t * R::kSlotBytes;
@@ -174,9 +175,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         if (t > 1 && (unsigned)t % kChunk == 1) { // here, where it does not hold up the loads below
             wait_for_slot(t - 2);
         }
-        __syncthreads(); // d(gates) of all units are in the slot
-        const bool receives = R::kReceivesGradient && t > 0;
-        const bool arrived = receives && th.has_arrived(t - 1);
+        __syncthreads();                // d(gates) of all units are in the slot
+        const int next = max(t - 1, 0); // at t = 0 it is received again, of no use and no harm
         constexpr int kPart = (kGroups < 8 ? kGroups / 2 : 4) / R::kPlanes;
         constexpr int kParts = kGroups / kPart;
         // Two parts of the k: one arrives while the other is multiplied.
@@ -208,6 +208,9 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             }
         };
         load_part(0);
+        if (R::kReceivesGradient && !arrived) { // not before loads, nor behind all of them
+            th.receive(next);
+        }
         load_part(1);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -220,8 +223,8 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             load(t - 2);
         }
         float2 dx = make_float2(0.0f, 0.0f);
-        if (arrived) { // known by now
-            dx = gradient_from_above(t - 1);
+        if (R::kReceivesGradient && t > 0) {
+            dx = gradient_from_above(next);
         }
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
@@ -240,18 +243,20 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
         for (int e = 0; e < 2; ++e) {
             state.dh[e] = (chain[0][e] + chain[1][e]) + (chain[2][e] + chain[3][e]);
         }
-        if (receives) {
-            th.receive(t - 1, arrived);
-            if (!arrived) {
-                dx = gradient_from_above(t - 1);
-            }
-            add_gradient_from_above(t - 1, dx);
+        if (R::kReceivesGradient) {
+            add_gradient_from_above(next, dx);
         }
         if (R::kSendsGradient) {
             send8(below + t * kGradientStride,
                   (chain[0][2] + chain[1][2]) + (chain[2][2] + chain[3][2]),
                   (chain[0][3] + chain[1][3]) + (chain[2][3] + chain[3][3]), below_full + 8 * t);
         }
+        if (R::kReceivesGradient) { // the answer takes its time: nobody waits for it here
+            arrived = th.has_arrived(max(t - 2, 0));
+        }
+    }
+    if (R::kReceivesGradient) {
+        th.finish_receiving();
     }
 }
 

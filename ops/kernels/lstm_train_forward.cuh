@@ -208,8 +208,9 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
         const uint32_t slot = th.slots + t * R::kSlotBytes;
         __syncthreads(); // h(t-1) of all warps is in this slot
         load_tiles(previous, slot + R::kPrevious);
-        input_product();
-        save(max(t - 1, 0), t > 0);
+        if (!R::kFirst) { // fills the time of these loads
+            input_product();
+        }
 #pragma unroll
         for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
@@ -223,22 +224,31 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
                 });
             }
         }
+        save(max(t - 1, 0), t > 0);
         if (kOffloads && th.warp() == t % R::kWarps) {
             offload_tiles(t);
         }
         if (t + 1 < segment.count) {
             load_input(t + 1); // while the product is at work
         }
+        float sums[2][4];
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                sums[m][k] = accumulator[0][m][k] + accumulator[1][m][k];
+            }
+        }
+        if (R::kFirst) { // of the next time step, short enough to go beside the gates of this one
+            input_product();
+        }
         float i[2], f[2], g[2], o[2], kept_i[2], kept_f[2], kept_o[2];
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
-            const auto sum = [&](int m, int k) {
-                return accumulator[0][m][k] + accumulator[1][m][k];
-            };
-            i[e] = Op::sigmoid_of_double(sum(0, e), kept_i[e]);
-            g[e] = Op::tanh(sum(1, e));
-            f[e] = Op::sigmoid_of_double(sum(0, 2 + e), kept_f[e]);
-            o[e] = Op::sigmoid_of_double(sum(1, 2 + e), kept_o[e]);
+            i[e] = Op::sigmoid_of_double(sums[0][e], kept_i[e]);
+            g[e] = Op::tanh(sums[1][e]);
+            f[e] = Op::sigmoid_of_double(sums[0][2 + e], kept_f[e]);
+            o[e] = Op::sigmoid_of_double(sums[1][2 + e], kept_o[e]);
         }
         previous_cells.set(cell[0], cell[1]);
 #pragma unroll
@@ -253,11 +263,17 @@ __device__ __forceinline__ void forward_segment(Thread &th, const ForwardWeights
     };
     store_hidden(0);
     load_input(0);
+    if (R::kFirst) {
+        input_product();
+    }
 #pragma unroll 1
     for (int t = 0; t < segment.count; ++t) {
         time_step(t);
     }
     save(segment.count - 1, true);
+    if (!R::kFirst) {
+        th.finish_receiving();
+    }
 }
 
 // Features f and f + 1 of `width` of a row, in the tile of x at `tile`; f is even.

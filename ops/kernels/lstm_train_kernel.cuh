@@ -22,7 +22,7 @@
 // a few time steps at once, in the order in which backward, last piece first, reads it; as it is
 // read once, it yields its place in L2 to the partial sums. The next piece and backward's weights
 // are asked for before the piece's weight gradients leave, behind which they would wait; but of
-// 16-bit operands and many time steps the first half leaves while the other is multiplied.
+// 16-bit operands half leave while the others are multiplied, or wait on chip for the next piece's.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
@@ -74,8 +74,8 @@ __device__ __forceinline__ void
 forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &weights, int k,
               int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
-    if (!R::kFirst && th.id < segment.count) {
-        barrier_expect(th.full + 8 * th.id, R::kPlanes * R::kTileBytes);
+    if (!R::kFirst) {
+        th.expect(segment.count, R::kPlanes * R::kTileBytes);
     }
     __syncthreads(); // x
     forward_segment<R, kOffloads>(th, weights, segment, keep,
@@ -276,8 +276,8 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         if (!R::kWeightsInAdvance) {
             load_weights(weights, trainer, th);
         }
-        if (R::kReceivesGradient && th.id < segment.count) {
-            barrier_expect(th.full + 8 * th.id, R::kInputGradientBytes);
+        if (R::kReceivesGradient) {
+            th.expect(segment.count, R::kInputGradientBytes);
         }
         if (fetched) {
             backward_segment<R, true>(th, weights, segment, keep, top, parity, state);
@@ -303,7 +303,7 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         if (--index < 0) {
             index = segments - 1, --k;
         }
-        weight_gradient<R>(th, segment.count, features, fetched,
+        weight_gradient<R>(th, segment.count, features, fetched, more, trainer.kept_sums(th),
                            trainer.template memory<float2>(workspace.partial) +
                                (size_t)trainer.cluster() * L::partial_pairs(features, R::kLayers),
                            overflow, trainer.shared.batch.index + 1, [&] {
@@ -446,13 +446,14 @@ __global__ void __launch_bounds__(4 * kHidden, 1)
     lstm_train_kernel(const __grid_constant__ Launch launch) {
     using L = Layout<kHidden, Op>;
     BlockShared<L> &shared = shared_object<BlockShared<L>>();
+    static_assert(sizeof shared <= kBlockSharedBytes);
     using Plan = SharedPlan<L>;
     const bool first = kLayers == 1 || blockIdx.x % 2 == 0;
     const int slot_bytes = first ? Plan::Lower::kSlotBytes : Plan::Upper::kSlotBytes;
     Thread th;
     th.id = (int)threadIdx.x;
     th.full = shared_address(shared.full);
-    th.full_phase = 0;
+    th.full_parity = 0;
     th.fetched = shared_address(shared.fetched);
     th.slots = shared_address(dynamic_shared()) + Plan::kHead;
     th.input_gradient = th.slots + Plan::gradients(launch.plan.segment_steps);

@@ -2,6 +2,8 @@
 // The mapping is explained at the head of lstm_train_kernel.cuh.
 #pragma once
 
+#include <algorithm>
+
 #include "lstm_train.h"
 #include "lstm_train_operand.cuh"
 #include "random.h"
@@ -9,9 +11,11 @@
 namespace rp_lstm {
 
 constexpr int kRows = 8;         // batch rows of a tile: N of the mma
-constexpr int kMaxSegment = 32;  // time steps in shared memory: one phase bit each
+constexpr int kMaxSegment = 32;  // time steps in shared memory
 constexpr int kChunk = 4;        // time steps that go to device memory and come back at once
 constexpr int kMaxClusters = 64; // of a model; a GPU of 132 multiprocessors has room
+
+constexpr size_t kBlockSharedBytes = 15 * 1024; // of BlockShared, at most; whole KB
 
 // Byte offsets in the workspace of one model; counters of all models come before.
 struct Workspace {
@@ -169,6 +173,10 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kInput = kPrevious + L::kPlanes * L::kTileBytes;
     static constexpr int kInputPlane = kFirst ? L::kInputBytes : L::kTileBytes;
     static constexpr int kSlotBytes = (kInput + L::kPlanes * kInputPlane + 1023) / 1024 * 1024;
+    // Of the first half of d(weights), what waits in shared memory for other pieces': of h, and of
+    // an upper layer's input; in float4s of a thread, and bytes.
+    static constexpr int kKeptSums = L::kBytes == 2 ? (kFirst ? 1 : 2) * L::kHidden / 8 : 0;
+    static constexpr int kKeptBytes = kKeptSums * L::kThreads * 16;
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
     // Backward's weights have registers beside forward's, and beside the head's numbers.
@@ -176,7 +184,8 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
 };
 
 // Shared memory of the blocks of a cluster: the same in both, as each writes to the other's.
-// [head][slots][gradients from the layer above, unless slots have them]
+// [head][slots][gradients from the layer above, unless slots have them][kept sums, if there is
+// room]
 template <class L> struct SharedPlan {
     using Lower = Role<L, true, false>;
     using Upper = Role<L, false, true>;
@@ -193,12 +202,17 @@ template <class L> struct SharedPlan {
     }
     static constexpr int kSlotBytes =
         Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
-    static constexpr size_t bytes(int steps, int layers) {
-        const int lower =
-            slots(steps) *
-            (Lower::kSlotBytes + (Lower::kCovers || layers == 1 ? 0 : Lower::kInputGradientBytes));
-        const int upper = layers == 1 ? 0 : slots(steps) * Upper::kSlotBytes;
-        return kHead + (lower > upper ? lower : upper);
+    // Of the sums that a block keeps, after what it has else, from slot 0.
+    template <class R> static __host__ __device__ constexpr int kept_sums(int steps) {
+        const int gradient = R::kReceivesGradient && !R::kCovers ? R::kInputGradientBytes : 0;
+        return slots(steps) * (R::kSlotBytes + gradient);
+    }
+    static constexpr size_t bytes(int steps, int layers, bool keeps_sums = false) {
+        const auto of = [&](auto role) {
+            using R = decltype(role);
+            return kHead + kept_sums<R>(steps) + (keeps_sums ? R::kKeptBytes : 0);
+        };
+        return layers == 1 ? of(Role<L, true, true>()) : std::max(of(Lower()), of(Upper()));
     }
 };
 
@@ -208,7 +222,7 @@ struct Thread {
     uint32_t slots;          // shared address of slot 0
     uint32_t input_gradient; // shared address, in the lower layer's block, of dx from above
     uint32_t full;           // barriers [kMaxSegment]: the other layer's data of a slot has arrived
-    uint32_t full_phase;     // bit t: parity of the next wait on slot t
+    uint32_t full_parity;    // of their phase in this segment
     uint32_t fetched;        // barriers [kMaxSegment / kChunk]: slots are back from device memory
 
     __device__ __forceinline__ int warp() const { return id >> 5; }
@@ -218,17 +232,21 @@ struct Thread {
     __device__ __forceinline__ int q() const { return id & 3; }
     __device__ __forceinline__ int unit() const { return id >> 2; }
 
-    // Whether the other layer's data of slot t is there: asked early, so that a product hides the
-    // answer's latency.
-    __device__ __forceinline__ bool has_arrived(int t) const {
-        return barrier_test(full + 8 * t, full_phase >> t & 1);
-    }
-    __device__ __forceinline__ void receive(int t, bool arrived = false) {
-        if (!arrived) {
-            barrier_wait(full + 8 * t, full_phase >> t & 1);
+    // By the block, before it receives: the other layer sends `bytes` to each of `count` slots. The
+    // barriers of further slots complete the phase as well, so that all have one parity.
+    __device__ __forceinline__ void expect(int count, uint32_t bytes) const {
+        if (id < kMaxSegment) {
+            barrier_expect(full + 8 * id, id < count ? bytes : 0);
         }
-        full_phase ^= 1u << t;
     }
+    // Whether what slot t receives is there.
+    __device__ __forceinline__ bool has_arrived(int t) const {
+        return barrier_test(full + 8 * t, full_parity);
+    }
+    __device__ __forceinline__ void receive(int t) const {
+        barrier_wait(full + 8 * t, full_parity);
+    }
+    __device__ __forceinline__ void finish_receiving() { full_parity ^= 1; }
 };
 
 // A run of time steps of one tile.

@@ -213,6 +213,15 @@ __device__ __forceinline__ void store_apart(uint32_t low, uint32_t high, uint2 p
                  "r"(pair.y)
                  : "memory");
 }
+__device__ __forceinline__ float4 load_shared_float4(uint32_t address) {
+    const uint4 v = load_shared16(address);
+    return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z),
+                       __uint_as_float(v.w));
+}
+__device__ __forceinline__ void store_shared_float4(uint32_t address, const float *v) {
+    store_shared16(address, make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]),
+                                       __float_as_uint(v[2]), __float_as_uint(v[3])));
+}
 __device__ __forceinline__ void store_pair(uint32_t address, uint32_t pair) {
     store_shared4(address, pair);
 }
@@ -287,6 +296,13 @@ __device__ __forceinline__ void add(float4 *place, float4 v) {
     asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0],{%1,%2,%3,%4};" ::"l"(place), "f"(v.x),
                  "f"(v.y), "f"(v.z), "f"(v.w)
                  : "memory");
+}
+
+// The same sum in a register: subnormal numbers are zero.
+__device__ __forceinline__ float add_flushed(float a, float b) {
+    float sum;
+    asm("add.ftz.f32 %0,%1,%2;" : "=f"(sum) : "f"(a), "f"(b));
+    return sum;
 }
 
 // ---- The other block of the cluster -------------------------------------------------------------

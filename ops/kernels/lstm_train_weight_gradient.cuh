@@ -71,28 +71,64 @@ __device__ __forceinline__ void add_weight_products(const Thread &th, int count,
     }
 }
 
+// The first kKeptSums fragments of a group's sums, in shared memory between the block's pieces.
+template <class R>
+__device__ __forceinline__ uint32_t kept_place(const Thread &th, uint32_t kept, int n) {
+    return kept + (n * R::kThreads + th.id) * 16;
+}
+template <class R>
+__device__ __forceinline__ void keep_sums(const Thread &th, uint32_t kept, const float *sums) {
+#pragma unroll
+    for (int n = 0; n < R::kKeptSums; ++n) {
+        store_shared_float4(kept_place<R>(th, kept, n), sums + 4 * n);
+    }
+}
+template <class R>
+__device__ __forceinline__ void add_kept_sums(const Thread &th, uint32_t kept, float *sums) {
+#pragma unroll
+    for (int n = 0; n < R::kKeptSums; ++n) {
+        const float4 before = load_shared_float4(kept_place<R>(th, kept, n));
+        sums[4 * n] = add_flushed(before.x, sums[4 * n]);
+        sums[4 * n + 1] = add_flushed(before.y, sums[4 * n + 1]);
+        sums[4 * n + 2] = add_flushed(before.z, sums[4 * n + 2]);
+        sums[4 * n + 3] = add_flushed(before.w, sums[4 * n + 3]);
+    }
+}
+
 // Returns 0, or NaN when a sum is not finite: an operand that is not makes all columns of its row
-// so, and one is enough.
+// so, and one is enough. `kept`: where those that come first wait for the next piece's, if `more`
+// are to come; 0: nowhere.
 template <class R>
 __device__ __forceinline__ float store_weight_sums(const Thread &th, const WeightPlace<R> &place,
-                                                   int row_group, float (&sums)[kWeightSums<R>]) {
+                                                   int row_group, float (&sums)[kWeightSums<R>],
+                                                   uint32_t kept = 0, bool more = false) {
     wgmma_settle(sums);
     const int m = th.warp() & 3;
     constexpr int kBlocks = R::kHidden / 8;
-    place.template store<kBlocks>(th, place.recurrent, row_group, m, sums);
+    if (kept && place.adds) {
+        add_kept_sums<R>(th, kept, sums);
+    }
     const float *const input = sums + 4 * kBlocks;
-    if constexpr (R::kFirst) {
-        place.template store<4>(th, place.input, row_group, m, input, place.inputs);
+    if (kept && more) {
+        keep_sums<R>(th, kept, sums);
     } else {
-        place.template store<kBlocks>(th, place.input, row_group, m, input);
+        WeightPlace<R> whole = place;
+        whole.adds = place.adds && !kept;
+        whole.template store<kBlocks>(th, place.recurrent, row_group, m, sums);
+        if constexpr (!R::kFirst) {
+            whole.template store<kBlocks>(th, place.input, row_group, m, input);
+        }
+    }
+    if constexpr (R::kFirst) { // x's are not kept
+        place.template store<4>(th, place.input, row_group, m, input, place.inputs);
     }
     return fmaf(sums[0], 0.0f, sums[2] * 0.0f);
 }
 
 template <class R, class Multiplied>
 __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int count,
-                                                       const WeightPlace<R> &place,
-                                                       const Multiplied &multiplied) {
+                                                       const WeightPlace<R> &place, uint32_t kept,
+                                                       bool more, const Multiplied &multiplied) {
     const int row_group = th.id / 128 * 2;
     float sums[2][kWeightSums<R>] = {};
     wgmma_settle(sums[0]);
@@ -107,7 +143,7 @@ __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int cou
     } else {
         wgmma_wait<0>();
     }
-    const float finite = store_weight_sums(th, place, row_group, sums[0]);
+    const float finite = store_weight_sums(th, place, row_group, sums[0], kept, more);
     wgmma_wait<0>();
     multiplied();
     return finite + store_weight_sums(th, place, row_group + 1, sums[1]);
@@ -199,16 +235,17 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
     }
 }
 
-// multiplied() is called when the warp has read the slots. With a loss scale: when a number is not
-// finite, *overflow = stamp.
+// multiplied() is called when the warp has read the slots. `adds`: to what the block's pieces
+// before have left, and `more` are to come; `kept`: see store_weight_sums. With a loss scale: when
+// a number is not finite, *overflow = stamp.
 template <class R, class Multiplied>
-__device__ __forceinline__ void weight_gradient(Thread th, int count, int features, bool adds,
-                                                float2 *partial, unsigned *overflow, unsigned stamp,
-                                                const Multiplied &multiplied) {
+__device__ __forceinline__ void
+weight_gradient(Thread th, int count, int features, bool adds, bool more, uint32_t kept,
+                float2 *partial, unsigned *overflow, unsigned stamp, const Multiplied &multiplied) {
     th.id = computed_here(th.id);
     const WeightPlace<R> place(partial, features, adds);
     if constexpr (R::kBytes == 2) {
-        const float finite = wgmma_weight_gradient<R>(th, count, place, multiplied);
+        const float finite = wgmma_weight_gradient<R>(th, count, place, kept, more, multiplied);
         if (R::Operand::kScaled && finite != 0.0f) {
             __stcg(overflow, stamp);
         }

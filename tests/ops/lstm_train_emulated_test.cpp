@@ -244,6 +244,8 @@ TEST(LstmTrainEmulated, pieces_that_wait_in_device_memory_equal_float64) {
     }
     expect_float64(narrow, 50, 45, 0, RP_LSTM_FP16);         // six tiles for two clusters
     expect_float64({4, 37, 32, 2}, 12, 10, 0, RP_LSTM_FP16); // two segments
+    expect_float64({4, 6, 64, 2}, 50, 45, 0, RP_LSTM_FP16);  // two warpgroups keep sums
+    expect_float64({4, 22, 64, 2}, 22, 20, 0, RP_LSTM_FP16); // there is no room for sums
     expect_float64({3, 6, 32, 1}, 40, 33, 0);                // one layer, three tiles
     // Two segments, of which the shorter's time steps end beside the longer's largest gradients.
     expect_float64({4, 63, 32, 1}, 10, 8, 0, RP_LSTM_FP16);

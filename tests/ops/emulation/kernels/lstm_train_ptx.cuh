@@ -228,6 +228,12 @@ inline void store_apart(uint32_t low, uint32_t high, uint2 pair) {
     at<uint32_t>(low) = pair.x;
     at<uint32_t>(high) = pair.y;
 }
+inline float4 load_shared_float4(uint32_t address) {
+    return at<float4>(address);
+}
+inline void store_shared_float4(uint32_t address, const float *v) {
+    at<float4>(address) = {v[0], v[1], v[2], v[3]};
+}
 inline void store_pair(uint32_t address, uint32_t pair) {
     store_shared4(address, pair);
 }
@@ -309,6 +315,10 @@ inline void add(float4 *place, float4 v) {
     add(&place->y, v.y);
     add(&place->z, v.z);
     add(&place->w, v.w);
+}
+
+inline float add_flushed(float a, float b) {
+    return a + b;
 }
 
 // ---- The other block of the cluster -------------------------------------------------------------
