@@ -75,7 +75,7 @@ forward_piece(const Trainer<R> &trainer, Thread &th, const ForwardWeights<R> &we
               int index, const KeepBits &keep, float (&cell)[2], float (&hidden)[2]) {
     const Segment segment = trainer.segment(index);
     if (!R::kFirst) {
-        th.expect(segment.count, R::kPlanes * R::kTileBytes);
+        th.expect(trainer.launch.plan.segment_steps, segment.count, R::kPlanes * R::kTileBytes);
     }
     __syncthreads(); // x
     forward_segment<R, kOffloads>(th, weights, segment, keep,
@@ -277,7 +277,7 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
             load_weights(weights, trainer, th);
         }
         if (R::kReceivesGradient) {
-            th.expect(segment.count, R::kInputGradientBytes);
+            th.expect(trainer.launch.plan.segment_steps, segment.count, R::kInputGradientBytes);
         }
         if (fetched) {
             backward_segment<R, true>(th, weights, segment, keep, top, parity, state);

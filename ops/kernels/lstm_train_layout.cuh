@@ -232,11 +232,14 @@ struct Thread {
     __device__ __forceinline__ int q() const { return id & 3; }
     __device__ __forceinline__ int unit() const { return id >> 2; }
 
-    // By the block, before it receives: the other layer sends `bytes` to each of `count` slots. The
-    // barriers of further slots complete the phase as well, so that all have one parity.
-    __device__ __forceinline__ void expect(int count, uint32_t bytes) const {
-        if (id < kMaxSegment) {
+    // By the block, before it receives: the other layer sends `bytes` to the first `count` of its
+    // slots. The barriers of the others complete the phase as well, so that all have one parity.
+    __device__ __forceinline__ void expect(int slots, int count, uint32_t bytes) const {
+        if (id < slots) {
             barrier_expect(full + 8 * id, id < count ? bytes : 0);
+            if (id >= count) {
+                receive(id); // a phase that nobody waits for is an error
+            }
         }
     }
     // Whether what slot t receives is there.

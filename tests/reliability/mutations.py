@@ -226,6 +226,11 @@ template <class R, bool kEarly> __device__ __forceinline__ void wait_for_readers
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
     ),
     Mutation(
+        "a barrier's phase is waited for by nobody", "ops/kernels/lstm_train_layout.cuh",
+        "            if (id >= count) {", "            if (false) {",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
+    ),
+    Mutation(
         "weight gradients that were kept are not added", "ops/kernels/lstm_train_weight_gradient.cuh",
         "    if (kept && place.adds) {", "    if (false) {",
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),

@@ -258,23 +258,29 @@ inline void load_matrix_transposed(uint32_t address, uint32_t (&v)[4]) {
 // ---- Barriers in shared memory ------------------------------------------------------------------
 struct Barrier {
     uint8_t phase, arrivals_missing;
+    bool missed; // nobody has waited for the phase before
     int32_t bytes_missing;
     void complete() {
         if (arrivals_missing == 0 && bytes_missing == 0) {
             phase ^= 1;
             arrivals_missing = 1;
+            missed = true;
         }
     }
 };
 static_assert(sizeof(Barrier) == 8);
 inline void barrier_init(uint32_t barrier) {
-    at<Barrier>(barrier) = {0, 1, 0};
+    at<Barrier>(barrier) = {0, 1, false, 0};
 }
 inline void fence_barrier_init() {}
 inline void barrier_expect(uint32_t barrier, uint32_t bytes) {
     Barrier &b = at<Barrier>(barrier);
     if (b.arrivals_missing == 0) {
         fprintf(stderr, "emulation: a second arrival in one phase of a barrier\n");
+        abort();
+    }
+    if (b.missed) {
+        fprintf(stderr, "emulation: a phase of a barrier that nobody has waited for\n");
         abort();
     }
     b.arrivals_missing = 0;
@@ -286,7 +292,10 @@ inline void barrier_receive(uint32_t barrier, size_t bytes) {
     at<Barrier>(barrier).complete();
 }
 inline bool barrier_test(uint32_t barrier, uint32_t parity) {
-    return at<Barrier>(barrier).phase != parity;
+    Barrier &b = at<Barrier>(barrier);
+    const bool complete = b.phase != parity;
+    b.missed = b.missed && !complete;
+    return complete;
 }
 inline void barrier_wait(uint32_t barrier, uint32_t parity) {
     while (!barrier_test(barrier, parity)) {
