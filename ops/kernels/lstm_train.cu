@@ -128,21 +128,21 @@ cudaError_t resident_clusters(int *resident, const rp_lstm_train_shape &shape,
 }
 
 // Room for sums over a block's pieces, where it has several and no cluster loses its place.
-cudaError_t plan_kept_sums(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape,
-                           const void *kernel) {
-    rp_lstm_train_plan keeping = *plan;
-    keeping.keeps_sums = 1;
-    keeping.shared_bytes = with_layout(shape, [&](auto layout) {
+cudaError_t plan_carried_sums(rp_lstm_train_plan *plan, const rp_lstm_train_shape &shape,
+                              const void *kernel) {
+    rp_lstm_train_plan carrying = *plan;
+    carrying.carries_sums = 1;
+    carrying.shared_bytes = with_layout(shape, [&](auto layout) {
         return SharedPlan<decltype(layout)>::bytes(plan->segment_steps, shape.layers, true);
     });
-    if (offloads_of(*plan) == 0 || keeping.shared_bytes == plan->shared_bytes ||
-        keeping.shared_bytes > kDynamicSharedBytes) {
+    if (offloads_of(*plan) == 0 || carrying.shared_bytes == plan->shared_bytes ||
+        carrying.shared_bytes > kDynamicSharedBytes) {
         return cudaSuccess;
     }
     int resident = 0;
-    const cudaError_t error = resident_clusters(&resident, shape, keeping, kernel);
+    const cudaError_t error = resident_clusters(&resident, shape, carrying, kernel);
     if (error == cudaSuccess && resident >= plan->clusters * plan->models_per_launch) {
-        *plan = keeping;
+        *plan = carrying;
     }
     return error;
 }
@@ -225,7 +225,7 @@ cudaError_t rp_lstm_train_plan_make(rp_lstm_train_plan *plan, const rp_lstm_trai
     const int launches = (shape->models + most - 1) / most;
     plan->models_per_launch = (shape->models + launches - 1) / launches;
     plan->clusters = std::min(resident / plan->models_per_launch, kMaxClusters);
-    error = plan_kept_sums(plan, *shape, kernel);
+    error = plan_carried_sums(plan, *shape, kernel);
     if (error != cudaSuccess) {
         return error;
     }

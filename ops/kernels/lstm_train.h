@@ -44,7 +44,7 @@ typedef struct rp_lstm_train_plan {
     int32_t tiles;             /* of 8 batch rows each */
     int32_t segments;          /* the T time steps in runs that fit in shared memory */
     int32_t segment_steps;     /* of every run but the first, which has the rest */
-    int32_t keeps_sums;        /* half of the weight gradients wait on chip for the next run's */
+    int32_t carries_sums;      /* half of the weight gradients stay on chip to the last tile */
     size_t shared_bytes;       /* of a block */
     size_t model_bytes;        /* workspace of one model; 0.3 MB or more a tile that waits */
     size_t workspace_bytes;    /* of one launch */

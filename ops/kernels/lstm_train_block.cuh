@@ -165,10 +165,11 @@ template <class R> struct Trainer {
     __device__ __forceinline__ int chunks() const { // of the longest segment
         return (launch.plan.segment_steps + kChunk - 1) / kChunk;
     }
-    // Shared address of the sums that are kept there, or 0.
-    __device__ __forceinline__ uint32_t kept_sums(const Thread &th) const {
+    // Shared address of the sums that are carried from piece to piece, or 0.
+    __device__ __forceinline__ uint32_t carried_sums(const Thread &th) const {
         const int steps = computed_here(launch.plan.segment_steps);
-        return launch.plan.keeps_sums ? th.slots + SharedPlan<L>::template kept_sums<R>(steps) : 0;
+        return launch.plan.carries_sums ? th.slots + SharedPlan<L>::template carried_sums<R>(steps)
+                                        : 0;
     }
     // Where a piece of the block's k-th tile waits for backward.
     __device__ __forceinline__ uint8_t *offloaded(int k, int index) const {

@@ -21,8 +21,8 @@
 // others goes to device memory from registers while forward runs on, and comes back by bulk copies,
 // a few time steps at once, in the order in which backward, last piece first, reads it; as it is
 // read once, it yields its place in L2 to the partial sums. The next piece and backward's weights
-// are asked for before the piece's weight gradients leave, behind which they would wait; but of
-// 16-bit operands half leave while the others are multiplied, or wait on chip for the next piece's.
+// are asked for before the piece's weight gradients leave, behind which they would wait. But of 16
+// bits half stay on chip until the last piece, and may leave while the others are multiplied.
 //
 // Across the grid, per step: (1) every cluster's batch statistics and (2) its head's sums, numbers
 // that tell by themselves that they are written (lstm_train_head.cuh); then two barriers: (3) every
@@ -303,7 +303,7 @@ __device__ __forceinline__ void backward_pass(const Trainer<R> &trainer, Thread 
         if (--index < 0) {
             index = segments - 1, --k;
         }
-        weight_gradient<R>(th, segment.count, features, fetched, more, trainer.kept_sums(th),
+        weight_gradient<R>(th, segment.count, features, fetched, more, trainer.carried_sums(th),
                            trainer.template memory<float2>(workspace.partial) +
                                (size_t)trainer.cluster() * L::partial_pairs(features, R::kLayers),
                            overflow, trainer.shared.batch.index + 1, [&] {

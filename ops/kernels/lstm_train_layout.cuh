@@ -173,10 +173,10 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
     static constexpr int kInput = kPrevious + L::kPlanes * L::kTileBytes;
     static constexpr int kInputPlane = kFirst ? L::kInputBytes : L::kTileBytes;
     static constexpr int kSlotBytes = (kInput + L::kPlanes * kInputPlane + 1023) / 1024 * 1024;
-    // Of the first half of d(weights), what waits in shared memory for other pieces': of h, and of
-    // an upper layer's input; in float4s of a thread, and bytes.
-    static constexpr int kKeptSums = L::kBytes == 2 ? (kFirst ? 1 : 2) * L::kHidden / 8 : 0;
-    static constexpr int kKeptBytes = kKeptSums * L::kThreads * 16;
+    // Sums of the first half of d(weights) that a block carries from piece to piece: those of the
+    // columns of h, and of an upper layer's input. float4s of a thread; bytes.
+    static constexpr int kCarriedSums = L::kBytes == 2 ? (kFirst ? 1 : 2) * L::kHidden / 8 : 0;
+    static constexpr int kCarriedBytes = kCarriedSums * L::kThreads * 16;
     static constexpr bool kReceivesGradient = kFirst && !kLast;
     static constexpr bool kSendsGradient = !kFirst;
     // Backward's weights have registers beside forward's, and beside the head's numbers.
@@ -184,8 +184,8 @@ template <class Layout_, bool kFirst_, bool kLast_> struct Role : Layout_ {
 };
 
 // Shared memory of the blocks of a cluster: the same in both, as each writes to the other's.
-// [head][slots][gradients from the layer above, unless slots have them][kept sums, if there is
-// room]
+// [head][slots][gradients from the layer above, unless slots have them]; then, where there is room,
+// the carried sums, which are a block's own and follow what its role has of these.
 template <class L> struct SharedPlan {
     using Lower = Role<L, true, false>;
     using Upper = Role<L, false, true>;
@@ -202,15 +202,15 @@ template <class L> struct SharedPlan {
     }
     static constexpr int kSlotBytes =
         Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
-    // Of the sums that a block keeps, after what it has else, from slot 0.
-    template <class R> static __host__ __device__ constexpr int kept_sums(int steps) {
+    // From slot 0.
+    template <class R> static __host__ __device__ constexpr int carried_sums(int steps) {
         const int gradient = R::kReceivesGradient && !R::kCovers ? R::kInputGradientBytes : 0;
         return slots(steps) * (R::kSlotBytes + gradient);
     }
-    static constexpr size_t bytes(int steps, int layers, bool keeps_sums = false) {
+    static constexpr size_t bytes(int steps, int layers, bool carries_sums = false) {
         const auto of = [&](auto role) {
             using R = decltype(role);
-            return kHead + kept_sums<R>(steps) + (keeps_sums ? R::kKeptBytes : 0);
+            return kHead + carried_sums<R>(steps) + (carries_sums ? R::kCarriedBytes : 0);
         };
         return layers == 1 ? of(Role<L, true, true>()) : std::max(of(Lower()), of(Upper()));
     }
@@ -232,13 +232,14 @@ struct Thread {
     __device__ __forceinline__ int q() const { return id & 3; }
     __device__ __forceinline__ int unit() const { return id >> 2; }
 
-    // By the block, before it receives: the other layer sends `bytes` to the first `count` of its
-    // slots. The barriers of the others complete the phase as well, so that all have one parity.
-    __device__ __forceinline__ void expect(int slots, int count, uint32_t bytes) const {
-        if (id < slots) {
+    // By the block, before it receives: the other layer sends `bytes` for each of `count` time
+    // steps of `steps`. The barriers of the rest complete the phase as well, so that all have one
+    // parity.
+    __device__ __forceinline__ void expect(int steps, int count, uint32_t bytes) const {
+        if (id < steps) {
             barrier_expect(full + 8 * id, id < count ? bytes : 0);
             if (id >= count) {
-                receive(id); // a phase that nobody waits for is an error
+                receive(id); // as synccheck wants every phase to be waited for
             }
         }
     }

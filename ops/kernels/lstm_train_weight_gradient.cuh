@@ -71,23 +71,24 @@ __device__ __forceinline__ void add_weight_products(const Thread &th, int count,
     }
 }
 
-// The first kKeptSums fragments of a group's sums, in shared memory between the block's pieces.
+// The first kCarriedSums fragments of the first group's sums, in shared memory from piece to piece:
+// at `carried`.
 template <class R>
-__device__ __forceinline__ uint32_t kept_place(const Thread &th, uint32_t kept, int n) {
-    return kept + (n * R::kThreads + th.id) * 16;
+__device__ __forceinline__ uint32_t carried_place(const Thread &th, uint32_t carried, int n) {
+    return carried + (n * R::kThreads + th.id) * 16;
 }
 template <class R>
-__device__ __forceinline__ void keep_sums(const Thread &th, uint32_t kept, const float *sums) {
+__device__ __forceinline__ void carry_sums(const Thread &th, uint32_t carried, const float *sums) {
 #pragma unroll
-    for (int n = 0; n < R::kKeptSums; ++n) {
-        store_shared_float4(kept_place<R>(th, kept, n), sums + 4 * n);
+    for (int n = 0; n < R::kCarriedSums; ++n) {
+        store_shared_float4(carried_place<R>(th, carried, n), sums + 4 * n);
     }
 }
 template <class R>
-__device__ __forceinline__ void add_kept_sums(const Thread &th, uint32_t kept, float *sums) {
+__device__ __forceinline__ void add_carried_sums(const Thread &th, uint32_t carried, float *sums) {
 #pragma unroll
-    for (int n = 0; n < R::kKeptSums; ++n) {
-        const float4 before = load_shared_float4(kept_place<R>(th, kept, n));
+    for (int n = 0; n < R::kCarriedSums; ++n) {
+        const float4 before = load_shared_float4(carried_place<R>(th, carried, n));
         sums[4 * n] = add_flushed(before.x, sums[4 * n]);
         sums[4 * n + 1] = add_flushed(before.y, sums[4 * n + 1]);
         sums[4 * n + 2] = add_flushed(before.z, sums[4 * n + 2]);
@@ -96,39 +97,39 @@ __device__ __forceinline__ void add_kept_sums(const Thread &th, uint32_t kept, f
 }
 
 // Returns 0, or NaN when a sum is not finite: an operand that is not makes all columns of its row
-// so, and one is enough. `kept`: where those that come first wait for the next piece's, if `more`
-// are to come; 0: nowhere.
+// so, and one is enough. `carried`: shared address of the sums that the block carries from piece to
+// piece, or 0; they leave with the last one, when no `more` are to come.
 template <class R>
 __device__ __forceinline__ float store_weight_sums(const Thread &th, const WeightPlace<R> &place,
                                                    int row_group, float (&sums)[kWeightSums<R>],
-                                                   uint32_t kept = 0, bool more = false) {
+                                                   uint32_t carried = 0, bool more = false) {
     wgmma_settle(sums);
     const int m = th.warp() & 3;
     constexpr int kBlocks = R::kHidden / 8;
-    if (kept && place.adds) {
-        add_kept_sums<R>(th, kept, sums);
+    if (carried && place.adds) {
+        add_carried_sums<R>(th, carried, sums);
     }
     const float *const input = sums + 4 * kBlocks;
-    if (kept && more) {
-        keep_sums<R>(th, kept, sums);
+    if (carried && more) {
+        carry_sums<R>(th, carried, sums);
     } else {
         WeightPlace<R> whole = place;
-        whole.adds = place.adds && !kept;
+        whole.adds = place.adds && !carried;
         whole.template store<kBlocks>(th, place.recurrent, row_group, m, sums);
         if constexpr (!R::kFirst) {
             whole.template store<kBlocks>(th, place.input, row_group, m, input);
         }
     }
-    if constexpr (R::kFirst) { // x's are not kept
+    if constexpr (R::kFirst) { // x's are never carried
         place.template store<4>(th, place.input, row_group, m, input, place.inputs);
     }
     return fmaf(sums[0], 0.0f, sums[2] * 0.0f);
 }
 
 template <class R, class Multiplied>
-__device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int count,
-                                                       const WeightPlace<R> &place, uint32_t kept,
-                                                       bool more, const Multiplied &multiplied) {
+__device__ __forceinline__ float
+wgmma_weight_gradient(const Thread &th, int count, const WeightPlace<R> &place, uint32_t carried,
+                      bool more, const Multiplied &multiplied) {
     const int row_group = th.id / 128 * 2;
     float sums[2][kWeightSums<R>] = {};
     wgmma_settle(sums[0]);
@@ -143,7 +144,7 @@ __device__ __forceinline__ float wgmma_weight_gradient(const Thread &th, int cou
     } else {
         wgmma_wait<0>();
     }
-    const float finite = store_weight_sums(th, place, row_group, sums[0], kept, more);
+    const float finite = store_weight_sums(th, place, row_group, sums[0], carried, more);
     wgmma_wait<0>();
     multiplied();
     return finite + store_weight_sums(th, place, row_group + 1, sums[1]);
@@ -236,16 +237,16 @@ __device__ __forceinline__ void mma_weight_gradient(const Thread &th, int count,
 }
 
 // multiplied() is called when the warp has read the slots. `adds`: to what the block's pieces
-// before have left, and `more` are to come; `kept`: see store_weight_sums. With a loss scale: when
-// a number is not finite, *overflow = stamp.
+// before have left, and `more` are to come; `carried`: see store_weight_sums. With a loss scale:
+// when a number is not finite, *overflow = stamp.
 template <class R, class Multiplied>
 __device__ __forceinline__ void
-weight_gradient(Thread th, int count, int features, bool adds, bool more, uint32_t kept,
+weight_gradient(Thread th, int count, int features, bool adds, bool more, uint32_t carried,
                 float2 *partial, unsigned *overflow, unsigned stamp, const Multiplied &multiplied) {
     th.id = computed_here(th.id);
     const WeightPlace<R> place(partial, features, adds);
     if constexpr (R::kBytes == 2) {
-        const float finite = wgmma_weight_gradient<R>(th, count, place, kept, more, multiplied);
+        const float finite = wgmma_weight_gradient<R>(th, count, place, carried, more, multiplied);
         if (R::Operand::kScaled && finite != 0.0f) {
             __stcg(overflow, stamp);
         }

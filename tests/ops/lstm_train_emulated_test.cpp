@@ -14,12 +14,13 @@
 namespace {
 
 int clusters_on_device = 0; // see Device
+size_t shared_bytes_on_device = SIZE_MAX;
 
 } // namespace
 
 cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *,
-                                           const cudaLaunchConfig_t *) {
-    *clusters = clusters_on_device;
+                                           const cudaLaunchConfig_t *config) {
+    *clusters = config->dynamicSmemBytes <= shared_bytes_on_device ? clusters_on_device : 0;
     return cudaSuccess;
 }
 
@@ -179,14 +180,27 @@ void expect_float64(const LstmCpuShape &shape, int windows, int64_t batch, int64
     }
 }
 
-// During its life the device has room for `clusters`, and its threads take turns in that order.
+// During its life the device has room for `clusters` whose blocks have no more than `shared_bytes`
+// each, and its threads take turns in that order.
 struct Device {
-    explicit Device(int clusters, unsigned order_seed = 0) {
+    explicit Device(int clusters, unsigned order_seed = 0, size_t shared_bytes = SIZE_MAX) {
         clusters_on_device = clusters;
+        shared_bytes_on_device = shared_bytes;
         emulation::order_seed = order_seed;
     }
-    ~Device() { emulation::order_seed = 0; }
+    ~Device() {
+        shared_bytes_on_device = SIZE_MAX;
+        emulation::order_seed = 0;
+    }
 };
+
+rp_lstm_train_plan plan_of(const LstmCpuShape &s, int batch, rp_lstm_precision precision) {
+    const rp_lstm_train_shape shape = {1,        s.features, s.time_steps, s.hidden,
+                                       s.layers, batch,      precision};
+    rp_lstm_train_plan plan = {};
+    EXPECT_EQ(rp_lstm_train_plan_make(&plan, &shape), cudaSuccess);
+    return plan;
+}
 
 TEST(LstmTrainEmulated, each_precision_equals_float64) {
     const Device device(4);
@@ -242,13 +256,36 @@ TEST(LstmTrainEmulated, pieces_that_wait_in_device_memory_equal_float64) {
     for (const rp_lstm_precision precision : {RP_LSTM_TF32, RP_LSTM_FP32}) {
         expect_float64(narrow, 50, 45, 0, precision);
     }
-    expect_float64(narrow, 50, 45, 0, RP_LSTM_FP16);         // six tiles for two clusters
-    expect_float64({4, 37, 32, 2}, 12, 10, 0, RP_LSTM_FP16); // two segments
-    expect_float64({4, 6, 64, 2}, 50, 45, 0, RP_LSTM_FP16);  // two warpgroups keep sums
+    expect_float64(narrow, 50, 45, 0, RP_LSTM_FP16); // six tiles for two clusters
+    // Segments of 16 and 17 time steps: the first comes back in fewer chunks.
+    expect_float64({4, 33, 32, 2}, 12, 10, 0, RP_LSTM_FP16);
+    EXPECT_EQ(plan_of({4, 33, 32, 2}, 10, RP_LSTM_FP16).segment_steps, 17);
+    expect_float64({4, 6, 64, 2}, 50, 45, 0, RP_LSTM_FP16); // two warpgroups carry sums
+    EXPECT_TRUE(plan_of({4, 6, 64, 2}, 45, RP_LSTM_FP16).carries_sums);
     expect_float64({4, 22, 64, 2}, 22, 20, 0, RP_LSTM_FP16); // there is no room for sums
-    expect_float64({3, 6, 32, 1}, 40, 33, 0);                // one layer, three tiles
+    EXPECT_FALSE(plan_of({4, 22, 64, 2}, 20, RP_LSTM_FP16).carries_sums);
+    expect_float64({3, 6, 32, 1}, 40, 33, 0); // one layer, three tiles
     // Two segments, of which the shorter's time steps end beside the longer's largest gradients.
     expect_float64({4, 63, 32, 1}, 10, 8, 0, RP_LSTM_FP16);
+}
+
+TEST(LstmTrainEmulated, bits_do_not_depend_on_room_for_carried_sums) {
+    for (const LstmCpuShape &shape : {narrow, LstmCpuShape{4, 34, 32, 1}}) { // tiles; segments too
+        const reference::Problem problem(shape, 43);
+        const LstmCpuTrainOptions options = options_of(shape, 20);
+        const Device roomy(1);
+        const rp_lstm_train_plan plan = plan_of(shape, 20, RP_LSTM_FP16);
+        ASSERT_TRUE(plan.carries_sums);
+        Training expected(problem, options, RP_LSTM_FP16), other(problem, options, RP_LSTM_FP16);
+        ASSERT_NO_FATAL_FAILURE(expected.run(0, 3));
+        const Device tight(1, 0, plan.shared_bytes - 1);
+        ASSERT_FALSE(plan_of(shape, 20, RP_LSTM_FP16).carries_sums);
+        ASSERT_NO_FATAL_FAILURE(other.run(0, 3));
+        EXPECT_EQ(other.state(0), expected.state(0));
+    }
+    // The benchmark's shape, with more tiles than clusters: every byte is used.
+    const Device device(1);
+    EXPECT_TRUE(plan_of({4, 20, 64, 2}, 1024, RP_LSTM_FP16).carries_sums);
 }
 
 TEST(LstmTrainEmulated, more_tiles_than_windows_are_found_ahead_equal_float64) {

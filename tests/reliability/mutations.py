@@ -226,13 +226,23 @@ template <class R, bool kEarly> __device__ __forceinline__ void wait_for_readers
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
     ),
     Mutation(
+        "a gradient from above is read before it has arrived", "ops/kernels/lstm_train_backward.cuh",
+        "if (R::kReceivesGradient && !arrived) {", "if (false) {",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
+        "backward asks for the gradient of another time step", "ops/kernels/lstm_train_backward.cuh",
+        "th.has_arrived(max(t - 2, 0))", "th.has_arrived(max(t - 1, 0))",
+        ("lstm_train_emulated_test",), ("lstm_train_emulated_test *order_of_threads*",),
+    ),
+    Mutation(
         "a barrier's phase is waited for by nobody", "ops/kernels/lstm_train_layout.cuh",
         "            if (id >= count) {", "            if (false) {",
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
     ),
     Mutation(
-        "weight gradients that were kept are not added", "ops/kernels/lstm_train_weight_gradient.cuh",
-        "    if (kept && place.adds) {", "    if (false) {",
+        "weight gradients that are carried to the next piece are not added", "ops/kernels/lstm_train_weight_gradient.cuh",
+        "    if (carried && place.adds) {", "    if (false) {",
         ("lstm_train_emulated_test",), ("lstm_train_emulated_test *float64",),
     ),
     Mutation(
