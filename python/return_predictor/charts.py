@@ -153,6 +153,7 @@ def draw_losses(losses, differences, rows) -> None:
             )
     losses.set_title("Training loss")
     losses.set_ylabel("mean squared error, %²")
+    losses.ticklabel_format(axis="y", useOffset=False)  # of one epoch the losses are nearly equal
     losses.legend(ncols=2 if len(rows) > 4 else 1, fontsize=9)
     losses.tick_params(labelbottom=False)
     differences.axhline(0, color=GREY, lw=1)
