@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/options.h"
+#include "base/progress.h"
 #include "command.h"
 #include "dataset/dataset.h"
 #include "market/market.h"
@@ -32,7 +33,21 @@ static bool seed_path(char *path, size_t size, const char *file, uint64_t seed, 
     return length > 0 && (size_t)length < size;
 }
 
-static bool train_seeds(const train_options *options, const dataset *dataset, error *error) {
+/* Where the command's time goes, in seconds, over all seeds. */
+typedef struct parts {
+    double read, start, train, save;
+} parts;
+
+static void print_parts(const parts *parts) {
+    fprintf(stderr,
+            "%.3f s in all: %.3f s to read the prices, %.3f s to start, %.3f s of training, %.3f s "
+            "to check and save\n",
+            parts->read + parts->start + parts->train + parts->save, parts->read, parts->start,
+            parts->train, parts->save);
+}
+
+static bool train_seeds(const train_options *options, const dataset *dataset, parts *parts,
+                        error *error) {
     const char *file = options->training.checkpoint;
     training_result result = {0};
     for (int64_t i = 0; i < options->seeds && !result.interrupted; ++i) {
@@ -46,6 +61,9 @@ static bool train_seeds(const train_options *options, const dataset *dataset, er
         if (!training_run(&result, dataset, &training, error)) {
             return false;
         }
+        parts->start += result.start_seconds;
+        parts->train += result.train_seconds;
+        parts->save += result.save_seconds;
         if (!training.quiet) {
             fprintf(stderr, "%s: %lld epochs, loss %.6e, %.3f s of training, %.0f samples/s%s\n",
                     path, (long long)result.progress.epoch, result.progress.loss,
@@ -67,13 +85,19 @@ static bool train_with(train_options *options, ranks *ranks, error *error) {
     training->trainer.threads = ranks_threads(ranks, training->trainer.threads);
     training->follows = ranks->rank > 0;
     training->quiet |= training->follows;
+    parts parts = {0};
+    const double begin = progress_clock();
     bool ok = market_read(&market, options->prices, &options->market, error) &&
               dataset_build(&dataset, &market, &options->dataset, NULL, error);
+    parts.read = progress_clock() - begin;
     if (ok) {
         if (!training->quiet) {
             dataset_print_counts(&dataset, stderr);
         }
-        ok = train_seeds(options, &dataset, error) && ranks_wait(ranks, "trained", error);
+        ok = train_seeds(options, &dataset, &parts, error) && ranks_wait(ranks, "trained", error);
+    }
+    if (ok && !training->quiet) {
+        print_parts(&parts);
     }
     dataset_free(&dataset);
     market_free(&market);

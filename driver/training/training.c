@@ -371,10 +371,14 @@ bool training_run(training_result *result, const dataset *dataset, const trainin
                   error *error) {
     run run = {.dataset = dataset, .options = options, .best_loss = NAN};
     signals_watch();
-    const bool ok = open_run(&run, error) && train(&run, &result->interrupted, error);
+    const double begin = progress_clock();
+    bool ok = open_run(&run, error);
+    result->start_seconds = progress_clock() - begin;
+    ok = ok && train(&run, &result->interrupted, error);
     progress_finish(&run.bar);
     result->progress = run.progress;
     result->train_seconds = run.train_seconds;
+    result->save_seconds = progress_clock() - begin - result->start_seconds - result->train_seconds;
     result->validation_loss = run.best_loss;
     rp_checkpoint_free(run.best);
     text_free(&run.validation_losses);

@@ -22,7 +22,9 @@ typedef struct training_options {
 
 typedef struct training_result {
     rp_progress progress;
+    double start_seconds;   /* until the trainer is there: libtorch, the GPU, what is continued */
     double train_seconds;   /* inside rp_trainer_run */
+    double save_seconds;    /* the rest: validation, intervals, files */
     double validation_loss; /* of the saved weights; NaN without validation windows */
     bool interrupted;       /* by SIGINT or SIGTERM: the checkpoint holds what was reached */
 } training_result;

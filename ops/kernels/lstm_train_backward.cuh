@@ -208,7 +208,7 @@ __device__ __forceinline__ void backward_segment(Thread &th, const BackwardWeigh
             }
         };
         load_part(0);
-        if (R::kReceivesGradient && !arrived) { // not before loads, nor behind all of them
+        if (R::kReceivesGradient && !arrived) { // answered behind these loads: not behind all
             th.receive(next);
         }
         load_part(1);

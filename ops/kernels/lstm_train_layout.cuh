@@ -202,7 +202,7 @@ template <class L> struct SharedPlan {
     }
     static constexpr int kSlotBytes =
         Lower::kSlotBytes > Upper::kSlotBytes ? Lower::kSlotBytes : Upper::kSlotBytes;
-    // From slot 0.
+    // Where the carried sums begin, from slot 0.
     template <class R> static __host__ __device__ constexpr int carried_sums(int steps) {
         const int gradient = R::kReceivesGradient && !R::kCovers ? R::kInputGradientBytes : 0;
         return slots(steps) * (R::kSlotBytes + gradient);

@@ -56,6 +56,19 @@ def test_train_prints_the_counts_of_the_real_prices(tmp_path):
         assert count in result.stderr
 
 
+def test_train_says_where_its_time_goes(prices, tmp_path):
+    start = time.perf_counter()
+    result = train(prices, tmp_path / "model", "--epochs", 2, "--seeds", 2)
+    wall = time.perf_counter() - start
+    assert result.returncode == 0, result.stderr
+    *lines, last = result.stderr.splitlines()
+    total, *parts = map(float, re.findall(r"([0-9.]+) s\b", last))
+    assert len(parts) == 4 and min(parts) > 0
+    assert sum(parts) == pytest.approx(total, abs=0.003) and total < wall
+    of_seeds = [float(s) for s in re.findall(r"([0-9.]+) s of training", "\n".join(lines))]
+    assert len(of_seeds) == 2 and sum(of_seeds) == pytest.approx(parts[2], abs=0.003)
+
+
 def test_checkpoint_is_read_by_the_safetensors_package(prices, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "model.safetensors"
