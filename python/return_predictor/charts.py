@@ -153,7 +153,9 @@ def draw_losses(losses, differences, rows) -> None:
             )
     losses.set_title("Training loss")
     losses.set_ylabel("mean squared error, %²")
-    losses.ticklabel_format(axis="y", useOffset=False)  # of one epoch the losses are nearly equal
+    low, high = losses.get_ylim()
+    if high - low < 0.01 * high:  # nearly equal, as after one epoch, should look so
+        losses.set_ylim(low - 0.005 * high, high + 0.005 * high)
     losses.legend(ncols=2 if len(rows) > 4 else 1, fontsize=9)
     losses.tick_params(labelbottom=False)
     differences.axhline(0, color=GREY, lw=1)
@@ -203,7 +205,8 @@ def draw_throughput(axes, rows, protocol) -> None:
     axes.set_xlabel("samples per second (log scale)")
     repeats = max(len(row.get("train_seconds", [])) for row in rows)
     axes.set_title(f"Training speed, batch {protocol['batch']}")
-    note = f"{protocol['samples_trained']:,} samples in {protocol['epochs']} epochs"
+    note = f"{protocol['samples_trained']:,} samples in {protocol['epochs']} epoch"
+    note += "s" if protocol["epochs"] != 1 else ""
     note += f"; median of {repeats}, line: fastest to slowest" if repeats > 1 else "; one timing"
     subtitle(axes, note)
 
