@@ -226,7 +226,7 @@ static void losses(text *out, const figure_data *data) {
         return;
     }
     svg_chart chart = svg_open(out, "Mean squared error by epoch",
-                               (svg_axis){"epoch", SVG_NUMBER, 1, fmax(epochs, 2)},
+                               (svg_axis){"epoch", SVG_COUNT, 1, fmax(epochs, 2)},
                                (svg_axis){"change since epoch 1", SVG_PERCENT, low, high});
     svg_segment(&chart, "stroke-c thin", chart.x.low, 0, chart.x.high, 0);
     for (int i = 0; i < data->loss_curves; i++) {

@@ -72,6 +72,7 @@ static void y_tick(svg_chart *chart, double y, const char *label) {
 static void number_ticks(svg_chart *chart, const svg_axis *axis,
                          void (*draw)(svg_chart *, double, const char *), int ticks) {
     double step = nice_step(axis->high - axis->low, ticks);
+    step = axis->scale == SVG_COUNT ? fmax(step, 1) : step;
     double end = axis->high + 1e-9 * step;
     for (double k = ceil(axis->low / step - 1e-9); k * step <= end; k++) {
         char label[32];

@@ -7,11 +7,11 @@
 
 #include "base/text.h"
 
-typedef enum svg_scale { SVG_NUMBER, SVG_PERCENT, SVG_DATE } svg_scale;
+typedef enum svg_scale { SVG_NUMBER, SVG_COUNT, SVG_PERCENT, SVG_DATE } svg_scale;
 
 typedef struct svg_axis {
     const char *label;
-    svg_scale scale; /* dates are days since 1970-01-01, percents are fractions */
+    svg_scale scale; /* counts are whole, percents fractions, dates days since 1970-01-01 */
     double low, high;
 } svg_axis;
 

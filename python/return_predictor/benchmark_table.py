@@ -114,7 +114,14 @@ def training_speed(result: dict) -> str:
         text = f"{row['step_us']:.4g} us ({magnitude(row['samples_per_second'])}/s)"
         cells.setdefault((row["configuration"], row["precision"]), {})[row["batch"]] = text
     rows = [[*key, *(own.get(batch, "-") for batch in batches)] for key, own in cells.items()]
-    return table(["configuration", "precision", *(f"batch {batch}:" for batch in batches)], rows)
+    command = result["train_command"]
+    return (
+        f"{table(['configuration', 'precision', *(f'batch {batch}:' for batch in batches)], rows)}\n\n"
+        f"`train` at batch 512, from the start of the process to its end with the checkpoint on disk: "
+        f"{command['seconds']:.2f} s, of which {command['read']:.3f} s to read the prices, "
+        f"{command['start']:.2f} s to start, {command['training']:.3f} s of training and "
+        f"{command['check_and_save']:.3f} s to check and save."
+    )
 
 
 def evaluation(result: dict) -> str:

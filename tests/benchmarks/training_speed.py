@@ -1,31 +1,84 @@
-"""Time of one optimiser step by batch, operand type and configuration -> results/training_speed.json
+"""Training's speed by batch, operand type and configuration -> results/training_speed.json
 
-gpu-fused is rp::lstm_train_, everything included (gather, dropout, statistics, Adam); pytorch-graph
-is the same model by PyTorch's cuDNN LSTM and fused Adam, captured in a CUDA graph, on one batch
-that stays on the GPU; jax is a jitted step with the LSTM as a scan. Random data, dropout 0.2.
+rows: gpu-fused and gpu-graph are whole trainings by the driver on the prices of --prices (ten
+epochs; shuffling, gather, dropout, Adam and losses included), median of five; step_us is the time
+of as many samples as a batch has. pytorch-graph and jax are Python's peers on one batch of random
+data that stays on the GPU: PyTorch's cuDNN LSTM and fused Adam, captured in a CUDA graph, and a
+jitted step with the LSTM as a scan. train_command: `train` from the start of its process to its
+end, the checkpoint on disk. many_models: rp::lstm_train_ on random data.
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
+import re
 import subprocess
 import sys
+import tempfile
+import time
 
 import torch
 
 import result_file
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT, PROGRAM = result_file.ROOT, result_file.PROGRAM
 FEATURES, TIME_STEPS, HIDDEN, DROPOUT = 4, 20, 64, 0.2
+BATCHES = (64, 128, 256, 512, 1024, 2048, 4096)
+COMPARED = (64, 512, 1024, 4096)  # with all operand types and peers
+PARTS = re.compile(
+    r"([\d.]+) s to read the prices, ([\d.]+) s to start, ([\d.]+) s of training, "
+    r"([\d.]+) s to check and save"
+)
 
 
 def load_operators():
     named = os.environ.get("RP_OPS_LIBRARY")
     built = sorted(ROOT.glob("build/*/lib/librp_ops.so"), key=lambda p: p.stat().st_mtime)
     torch.ops.load_library(named or str(built[-1]))
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+def time_driver(prices, batch, repeats):
+    """The benchmark's rows. A void one counts: small batches take so many steps that rounding alone
+    parts their losses; the last epoch's stands beside each time."""
+    precisions = ("fp16", "bf16", "tf32", "fp32") if batch in COMPARED else ("fp16", "bf16")
+    names = [f"gpu-fused:{precision}" for precision in precisions]
+    names += ["gpu-graph"] if batch in COMPARED else []
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "benchmark.json")
+        subprocess.run(
+            [PROGRAM, "benchmark", "--prices", prices, "--batch", str(batch), "--repeat",
+             str(repeats), "--configurations", ",".join(names), "--out", out, "--quiet"],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        rows = json.loads(out.read_text())["configurations"]
+    skipped = [f"{row['name']}: {row['reason']}" for row in rows if row["status"] == "skipped"]
+    if skipped:
+        raise RuntimeError(f"batch {batch}: {'; '.join(skipped)}")
+    return rows
+
+
+def time_train_command(prices, repeats):
+    """Medians over whole processes: their wall clock and the parts that they print."""
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(repeats):
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [PROGRAM, "train", "--prices", prices, "--configuration", "gpu-fused", "--epochs",
+                 "10", "--checkpoint", f"{folder}/{repeat}.safetensors"],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            wall = time.perf_counter() - begin
+            runs.append((wall, *map(float, PARTS.search(done.stderr).groups())))
+    names = ("seconds", "read", "start", "training", "check_and_save")
+    return {"runs_seconds": [round(run[0], 3) for run in runs]} | {
+        name: round(median(column), 3) for name, column in zip(names, zip(*runs))
+    }
 
 
 def median_microseconds(run, steps, repeats):
@@ -39,10 +92,10 @@ def median_microseconds(run, steps, repeats):
         end.synchronize()
         if repeat >= 2:
             times.append(begin.elapsed_time(end) * 1000 / steps)
-    return sorted(times)[len(times) // 2]
+    return median(times)
 
 
-def time_fused(batch, precision, models, steps, repeats):
+def time_many_models(batch, models, steps, repeats):
     windows = max(20000, 4 * batch)
     generator = torch.Generator().manual_seed(1)
     rows = windows + TIME_STEPS
@@ -61,12 +114,12 @@ def time_fused(batch, precision, models, steps, repeats):
     def run():
         torch.ops.rp.lstm_train_(
             parameters, m, v, mean, var, losses, scale, x, y, ends, ranges, seeds, rates, 0, steps,
-            batch, TIME_STEPS, HIDDEN, 2, DROPOUT, 0.1, 1e-5, 0.01, 0.9, 0.999, 1e-8, precision,
+            batch, TIME_STEPS, HIDDEN, 2, DROPOUT, 0.1, 1e-5, 0.01, 0.9, 0.999, 1e-8, "fp16",
         )  # fmt: skip
 
     microseconds = median_microseconds(run, steps, repeats)
     if not torch.isfinite(losses).all():
-        raise RuntimeError(f"batch {batch}, {precision}: a loss is not finite")
+        raise RuntimeError(f"{models} models, batch {batch}: a loss is not finite")
     return microseconds
 
 
@@ -108,8 +161,6 @@ def time_pytorch_graph(batch, repeats):
 
 def time_jax(batch, repeats):
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    import time
-
     import jax
     import jax.numpy as jnp
 
@@ -171,77 +222,64 @@ def time_jax(batch, repeats):
         value.block_until_ready()
         if repeat:
             times.append((time.perf_counter() - begin) * 1e6 / 50)
-    return sorted(times)[len(times) // 2]
-
-
-def machine():
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(),
-        "driver": subprocess.run(query, capture_output=True, text=True).stdout.strip(),
-        "cuda": torch.version.cuda,
-        "cudnn": str(torch.backends.cudnn.version()),
-        "torch": torch.__version__,
-        "compiler": None,
-    }
-
-
-def commit():
-    if os.environ.get("RP_COMMIT"):
-        return os.environ["RP_COMMIT"]
-    head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    return subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    return median(times)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default=str(ROOT / "results/training_speed.json"))
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--prices", required=True, help="a folder of price files")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=ROOT / "results/training_speed.json"
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--jax", action="store_true", help="measure JAX too, where it is installed")
     arguments = parser.parse_args()
     load_operators()
     rows, many = [], []
 
-    def add(configuration, precision, batch, models, microseconds):
-        (rows if models == 1 else many).append({
+    def add(table, configuration, precision, batch, models, microseconds, **more):
+        table.append({
             "configuration": configuration, "precision": precision, "batch": batch,
             "models": models, "step_us": round(microseconds, 3),
-            "samples_per_second": round(models * batch / microseconds * 1e6),
+            "samples_per_second": round(models * batch / microseconds * 1e6), **more,
         })  # fmt: skip
         print(f"{configuration:14} {precision:5} batch {batch:5} models {models:4} "
               f"{microseconds:9.2f} us/step {models * batch / microseconds:7.2f} M samples/s",
               flush=True)  # fmt: skip
 
-    for batch in (64, 128, 256, 512, 1024, 2048, 4096):
-        compared = batch in (64, 512, 1024, 4096)
-        for precision in ("fp16", "bf16", "tf32", "fp32")[: 4 if compared else 2]:
-            add("gpu-fused", precision, batch, 1,
-                time_fused(batch, precision, 1, 200, arguments.repeats))  # fmt: skip
-        if compared:
-            add("pytorch-graph", "tf32", batch, 1, time_pytorch_graph(batch, arguments.repeats))
+    for batch in BATCHES:
+        for row in time_driver(arguments.prices, batch, arguments.repeats):
+            add(rows, row["name"].split(":")[0], row["precision"], batch, 1,
+                batch / row["samples_per_second"] * 1e6,
+                train_seconds=row["train_seconds"], loss=row["epoch_loss"][-1])  # fmt: skip
+        if batch in COMPARED:
+            add(rows, "pytorch-graph", "tf32", batch, 1,
+                time_pytorch_graph(batch, arguments.repeats))  # fmt: skip
     for batch, models in ((64, 8), (64, 66), (512, 66), (512, 132)):
-        add("gpu-fused", "fp16", batch, models,
-            time_fused(batch, "fp16", models, 40, arguments.repeats))  # fmt: skip
+        add(many, "gpu-fused", "fp16", batch, models,
+            time_many_models(batch, models, 40, arguments.repeats))  # fmt: skip
     if arguments.jax:
         try:
             for batch in (64, 512):
-                add("jax", "tf32", batch, 1, time_jax(batch, arguments.repeats))
+                add(rows, "jax", "tf32", batch, 1, time_jax(batch, arguments.repeats))
         except ImportError as reason:
             print(f"jax is not measured: {reason}", file=sys.stderr)
-    result = {
-        "schema": 1,
-        "command": result_file.command(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "model": {"features": FEATURES, "time_steps": TIME_STEPS, "hidden": HIDDEN, "layers": 2,
-                  "dropout": DROPOUT},
-        "rows": rows,
-        "many_models": many,
-    }  # fmt: skip
-    pathlib.Path(arguments.out).write_text(json.dumps(result, indent=1) + "\n")
+    train_command = time_train_command(arguments.prices, arguments.repeats)
+    print("train:", train_command)
+    result_file.write(
+        arguments.out,
+        {
+            "model": {"features": FEATURES, "time_steps": TIME_STEPS, "hidden": HIDDEN,
+                      "layers": 2, "dropout": DROPOUT},
+            "rows": rows,
+            "train_command": train_command,
+            "many_models": many,
+        },
+        gpu=torch.cuda.get_device_name(),
+        cuda=torch.version.cuda,
+        cudnn=str(torch.backends.cudnn.version()),
+        torch=torch.__version__,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,13 @@ def test_verdict_is_the_first_sentence_on_the_terminal_and_on_the_page(made, rep
     assert table.stdout.startswith(first + ":")
     page = (made / "report.html").read_text()
     assert page.index('class="sentence">' + first) < page.index("<table>")
+
+
+def test_loss_chart_counts_epochs_in_whole_numbers(made, report):
+    page = (made / "report.html").read_text()
+    chart = page[page.index('aria-label="Mean squared error by epoch"') :].split("</svg>")[0]
+    below = re.findall(r'text-anchor="middle">([\d.]+)<', chart)
+    assert below == ["1", "2"]  # of one epoch, too
 
 
 def test_several_checkpoints_are_averaged_over_seeds(report):
