@@ -1,7 +1,7 @@
 /* The speed table: the same training in several configurations, timed.
  *
  * Policy: a repeat is a whole training (all epochs) from the same initial weights over the same
- * sample order. The clock runs around rp_trainer_run, which returns when the device has finished;
+ * sample order. The clock runs around rp_trainers_run, which returns when the device has finished;
  * making the trainer (uploads, cuDNN's plans, graph capture) and three warm-up steps, whose effect
  * is undone, lie outside. Repeats of all configurations take turns, so that a disturbance meets
  * all; one that has trained for BENCHMARK_ENOUGH_SECONDS is not repeated further. */

@@ -76,8 +76,9 @@ static void write_protocol(json *json, const benchmark *benchmark, const dataset
     json_string(json, "precision", "each configuration's own");
     json_double(json, "loss_tolerance", BENCHMARK_LOSS_TOLERANCE);
     json_string(json, "timing",
-                "wall clock around finished training steps; creation, upload, graph capture and "
-                "3 undone warm-up steps excluded; repeats of all configurations take turns");
+                "wall clock around finished training steps, as many a call as take 0.25 s; "
+                "creation, upload, graph capture and 3 undone warm-up steps excluded; repeats of "
+                "all configurations take turns");
     json_end(json);
 }
 
