@@ -80,12 +80,12 @@ static bool run_steps(rp_progress *at, rp_trainer *trainer, int64_t steps, error
 /* All epochs; *seconds is the time inside the shim. */
 static bool run_epochs(double *seconds, rp_progress *at, rp_trainer *trainer,
                        const benchmark *benchmark, progress *bar, error *error) {
-    int64_t chunk = 16;
     double total = 0.0;
     if (rp_trainer_progress(trainer, at) != RP_OK) {
         return training_fail(error, "training");
     }
     const int64_t last = benchmark->epochs * at->steps_per_epoch;
+    int64_t chunk = 1; /* a step may take seconds */
     while (at->step < last) {
         const int64_t before = at->step;
         const double start = progress_clock();

@@ -60,7 +60,18 @@ static void write_data(json *json, const dataset *dataset, const char *source) {
     json_end(json);
 }
 
-static void write_protocol(json *json, const benchmark *benchmark, const dataset *dataset) {
+/* The same in every row that ran; fewer than epochs times windows where a last batch of one row is
+ * left out. */
+static int64_t samples_trained(const benchmark *benchmark) {
+    for (int32_t i = 0; i < benchmark->count; ++i) {
+        if (benchmark->rows[i].ran) {
+            return benchmark->rows[i].samples;
+        }
+    }
+    return 0;
+}
+
+static void write_protocol(json *json, const benchmark *benchmark) {
     int64_t parameters = 0;
     if (rp_model_parameter_count(&parameters, &benchmark->trainer.model) != RP_OK) {
         parameters = 0; /* the options were valid for every trainer that ran */
@@ -69,7 +80,7 @@ static void write_protocol(json *json, const benchmark *benchmark, const dataset
     json_int(json, "batch", benchmark->trainer.batch);
     json_int(json, "epochs", benchmark->epochs);
     json_int(json, "repeats", benchmark->repeats);
-    json_int(json, "samples_trained", benchmark->epochs * dataset->train_windows);
+    json_int(json, "samples_trained", samples_trained(benchmark));
     json_int(json, "seed", (int64_t)benchmark->trainer.seed);
     json_double(json, "learning_rate", benchmark->trainer.learning_rate);
     json_int(json, "parameters", parameters);
@@ -85,7 +96,7 @@ static void write_protocol(json *json, const benchmark *benchmark, const dataset
 void benchmark_write_json(json *json, const benchmark *benchmark, const dataset *dataset,
                           const char *source) {
     write_data(json, dataset, source);
-    write_protocol(json, benchmark, dataset);
+    write_protocol(json, benchmark);
     json_array(json, "configurations");
     for (int32_t i = 0; i < benchmark->count; ++i) {
         write_row(json, benchmark, &benchmark->rows[i]);

@@ -30,7 +30,7 @@ make_result() { # make_result <file of results/>
         lstm.json) "$python" "$benchmarks/lstm.py" --out "$out" ;;
         lstm_cpu.json) "$python" "$benchmarks/lstm.py" --device cpu --batches 1 8 64 512 --time-steps 20 --out "$out" ;;
         fuse_networks.json) "$python" "$benchmarks/fuse_networks.py" --out "$out" ;; # needs timm
-        training_speed.json) "$python" "$benchmarks/training_speed.py" --prices "$market" --out "$out" ;;
+        training_speed.json) "$python" "$benchmarks/training_speed.py" --prices "$market" --jax --out "$out" ;;
         precision.json) "$python" "$benchmarks/precision.py" --prices "$market" --out "$out" ;;
         walk_forward.json) walk_forward ;;
         scaling.json) "$python" "$benchmarks/scaling.py" --prices "$market" --out "$out" ;; # two GPUs

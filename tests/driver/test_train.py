@@ -1,8 +1,10 @@
 """train and benchmark as a user runs them: files, exit codes, interruption, continuation."""
 
+import contextlib
 import json
 import os
 import pathlib
+import pty
 import re
 import resource
 import signal
@@ -281,6 +283,42 @@ def test_benchmark_lists_every_configuration_and_agrees_with_itself(prices, tmp_
     assert cpu["speedup_over_cpu"] == 1
     for name in ("gpu", "gpu-kernel", "gpu-graph"):
         assert rows[name]["status"] == "skipped" and rows[name]["reason"]
+
+
+def test_benchmark_counts_the_samples_that_it_trained(prices, tmp_path):
+    def protocol(batch):
+        out = tmp_path / f"{batch}.json"
+        done = run("benchmark", "--prices", prices, "--configurations", "cpu-fused", "--repeat", 1,
+                   "--epochs", 2, "--batch", batch, "--out", out)
+        assert done.returncode == 0, done.stderr
+        table = json.loads(out.read_text())
+        return table["data"]["train_windows"], table["protocol"]["samples_trained"]
+
+    windows, samples = protocol(64)
+    assert samples == 2 * windows
+    assert protocol(windows - 1) == (windows, 2 * (windows - 1))  # a last batch of one is left out
+
+
+def test_benchmark_of_one_step_an_epoch_reports_soon_and_stops(prices, tmp_path):
+    reader, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "benchmark", "--prices", prices, "--configurations", "cpu-fused", "--batch",
+         "1000000", "--epochs", "10000", "--out", tmp_path / "benchmark.json"],
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while not (report := re.search(rb"epoch (\d+),", shown)):
+        shown += os.read(reader, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 1
+    with contextlib.suppress(OSError):  # at its end
+        while True:
+            shown += os.read(reader, 4096)
+    os.close(reader)
+    assert b"interrupted; no result was written" in shown
+    assert list(tmp_path.iterdir()) == []
+    assert int(report[1]) < 16  # seconds, where a step takes one
 
 
 def test_help_is_fast():
