@@ -25,13 +25,22 @@ def outcome(case):
         if element is not None:
             return "failed", element.get("message") or kind
     skipped = case.find("skipped")
-    output = case.findtext("system-out") or ""
     if skipped is not None or case.get("status") in ("notrun", "disabled"):
-        # GoogleTest prints file:line: Skipped and the reason beneath it; pytest has it in message.
-        printed = re.search(r": Skipped\n(.+)", output)
-        message = skipped.get("message") if skipped is not None else None
-        return "skipped", printed.group(1) if printed else message or "no reason was given"
+        return "skipped", skip_reason(case, skipped)
     return "passed", ""
+
+
+def skip_reason(case, skipped):
+    """Without the place on this machine of the file that skips."""
+    message = skipped.get("message") or "" if skipped is not None else ""
+    for pattern, text in (
+        (r": Skipped\n(.+)", case.findtext("system-out")),  # CTest's report of what GoogleTest prints
+        (r"^\S+:\d+\n(.+)", message),  # GoogleTest's own: file:line, the reason beneath
+        (r"'Skipped: (.+)'\)$", case.findtext("skipped")),  # pytest's, of a whole file
+    ):
+        if found := re.search(pattern, text or ""):
+            return found.group(1)
+    return message or "no reason was given"
 
 
 def read(path):

@@ -225,9 +225,7 @@ def time_jax(batch, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prices", required=True, help="a folder of price files")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=ROOT / "results/training_speed.json"
-    )  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/training_speed.json")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--jax", action="store_true", help="measure JAX too, where it is installed")
     arguments = parser.parse_args()
