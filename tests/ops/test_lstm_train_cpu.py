@@ -21,7 +21,8 @@ def make_data():
     return x, y, ends.to(torch.int32)
 
 
-def train(seeds, steps, data, first_step=0, precision="fp32"):
+def arguments(seeds, steps, data, first_step=0, precision="fp32"):
+    """What the operator changes, by name, and all that it takes."""
     models = len(seeds)
     parameters = torch.stack(
         [lstm_reference.initial_parameters(FEATURES, HIDDEN, LAYERS, seed) for seed in seeds]
@@ -35,11 +36,16 @@ def train(seeds, steps, data, first_step=0, precision="fp32"):
         "losses": torch.zeros(models, steps),
         "scale_state": torch.zeros(models, 3),
     }
-    torch.ops.rp.lstm_train_(
+    return state, (
         *state.values(), *data, torch.tensor([[0, WINDOWS]] * models), torch.tensor(seeds),
         torch.tensor([1e-3] * models, dtype=torch.float64), first_step, steps, BATCH, TIME_STEPS,
         HIDDEN, LAYERS, 0.2, 0.1, 1e-5, 1.0, 0.9, 0.999, 1e-8, precision,
     )  # fmt: skip
+
+
+def train(*what, **more):
+    state, taken = arguments(*what, **more)
+    torch.ops.rp.lstm_train_(*taken)
     return state
 
 
@@ -66,6 +72,22 @@ def test_models_are_apart():
         assert torch.equal(both[name][1], second[name][0]), name
         if name != "scale_state":
             assert not torch.equal(both[name][0], both[name][1]), name
+
+
+def test_opcheck_passes():
+    torch.library.opcheck(
+        torch.ops.rp.lstm_train_.default, arguments([5], 2, make_data())[1],
+        test_utils=("test_schema", "test_faketensor"),
+    )  # fmt: skip
+
+
+def test_meta_tensors_are_checked():  # all but ranges, seeds and rates, which are the host's
+    _, taken = arguments([5], 2, make_data())
+    meta = [tensor.to("meta") for tensor in taken[:10]]
+    torch.ops.rp.lstm_train_(*meta, *taken[10:])
+    meta[5] = torch.zeros(1, 3, device="meta")
+    with pytest.raises(RuntimeError, match="losses"):
+        torch.ops.rp.lstm_train_(*meta, *taken[10:])
 
 
 def test_bad_arguments_are_refused():
